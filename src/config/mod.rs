@@ -1,0 +1,1 @@
+//! YAML configuration: one documented type per section.

@@ -1,0 +1,1 @@
+//! EAL, ports, pools and packet buffers as safe types; the only place that calls the bindings.

@@ -1,0 +1,9 @@
+//! pdmgate: an inline PDMv2 appliance on DPDK.
+
+pub mod config;
+pub mod crypto;
+pub mod dpdk;
+pub mod flow;
+pub mod snapshot;
+pub mod telemetry;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! The `pdmgate` command.
+fn main() {}

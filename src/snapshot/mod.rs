@@ -1,0 +1,1 @@
+//! What the workers read: pairings, lists and policy, immutable.
