@@ -23,6 +23,7 @@ pub mod memory;
 #[cfg(all(test, feature = "loom"))]
 mod model;
 pub mod outgoing;
+pub mod published;
 pub mod quiescence;
 pub mod replay;
 pub mod sequence;
@@ -33,6 +34,7 @@ pub mod times;
 
 pub use entry::Entry;
 pub use epoch::Epoch;
+pub use published::{Published, Publisher};
 pub use quiescence::{Pin, Quiescence, Reader, Stamp};
 pub use table::{Ageing, FlowTable, NoFlow};
 
