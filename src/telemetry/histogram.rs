@@ -86,9 +86,7 @@ impl Delays {
             for (sum, slot) in all.counts.iter_mut().zip(&part.buckets) {
                 *sum += slot.load(Ordering::Relaxed);
             }
-            all.sum_ns = all
-                .sum_ns
-                .wrapping_add(part.sum_ns.load(Ordering::Relaxed));
+            all.sum_ns = all.sum_ns.wrapping_add(part.sum_ns.load(Ordering::Relaxed));
         }
         all
     }
