@@ -7,6 +7,7 @@ pub mod histogram;
 pub mod pairing;
 pub mod prometheus;
 pub mod records;
+pub mod text;
 
 pub use counters::{Counter, Direction, DirectionCounters, Totals, WorkerCounters};
 pub use histogram::Delays;
