@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+pub mod client;
 pub mod counters;
 pub mod histogram;
 pub mod pairing;
 pub mod prometheus;
 pub mod records;
+pub mod server;
+pub mod socket;
 pub mod text;
 
 pub use counters::{Counter, Direction, DirectionCounters, Totals, WorkerCounters};
