@@ -349,7 +349,7 @@ fn cores_queues_and_memory_must_agree() {
     );
     let config = parse(&format!("{PORTS}  queues: 8\npolicy: {{ mtu: 9702 }}\n"));
     assert_eq!(config.mbufs(), 8 * (4 * 1024 + 512));
-    assert!(config.mbuf_size() >= 9724 && config.mbuf_size() % 64 == 0);
+    assert!(config.mbuf_size() >= 9724 && config.mbuf_size().is_multiple_of(64));
 }
 
 #[test]
