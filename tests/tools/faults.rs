@@ -267,7 +267,10 @@ impl Direction {
             self.held[index].0 -= 1;
             if self.held[index].0 == 0 {
                 let late = self.held.remove(index).1;
-                ready.push(Packet { arrived: now, ..late });
+                ready.push(Packet {
+                    arrived: now,
+                    ..late
+                });
             } else {
                 index += 1;
             }
@@ -516,6 +519,10 @@ mod tests {
                 .arrived(start + Duration::from_millis(19))
                 .is_none()
         );
-        assert!(direction.arrived(start + HOLD + Duration::from_millis(10)).is_some());
+        assert!(
+            direction
+                .arrived(start + HOLD + Duration::from_millis(10))
+                .is_some()
+        );
     }
 }
