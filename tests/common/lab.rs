@@ -112,7 +112,7 @@ impl Lab {
         }
         let [host_a, gate_a, middle, gate_b, host_b] = namespaces.map(Result::unwrap);
         let dir = tempfile::Builder::new()
-            .prefix("pdmgate-lab-")
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .tempdir()
             .unwrap();
         let lab = Self {
