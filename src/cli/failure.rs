@@ -5,11 +5,18 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use crate::config::ConfigError;
 use crate::telemetry::client::ClientError;
+
+/// `EX_CONFIG` of sysexits.h, so that a service manager can tell what no restart will cure.
+const EXIT_CONFIG: u8 = 78;
 
 /// What ends a subcommand.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The running appliance cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -27,7 +34,7 @@ impl Failure {
         let kind = match self {
             Self::Output(error) => Some(error.kind()),
             Self::Json(error) => error.io_error_kind(),
-            Self::Client(_) => None,
+            Self::Config(_) | Self::Client(_) => None,
         };
         kind == Some(io::ErrorKind::BrokenPipe)
     }
@@ -48,7 +55,10 @@ impl Failure {
     }
 
     fn exit_code(&self) -> ExitCode {
-        ExitCode::from(1)
+        ExitCode::from(match self {
+            Self::Config(_) => EXIT_CONFIG,
+            _ => 1,
+        })
     }
 
     /// Says on standard error what happened.
