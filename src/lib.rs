@@ -1,5 +1,6 @@
 //! pdmgate: an inline PDMv2 appliance on DPDK.
 
+pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod dpdk;

@@ -1,2 +1,7 @@
 //! The `pdmgate` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pdmgate::cli::main()
+}

@@ -1,0 +1,65 @@
+//! Why a subcommand ends badly, how it is told, and with which exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::telemetry::client::ClientError;
+
+/// What ends a subcommand.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The running appliance cannot be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Standard output takes nothing more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// A record cannot be written as JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Failure {
+    /// Whether the reader of standard output has left. It had enough, so nothing went wrong: `pdmgate flows | head`.
+    fn is_closed_pipe(&self) -> bool {
+        let kind = match self {
+            Self::Output(error) => Some(error.kind()),
+            Self::Json(error) => error.io_error_kind(),
+            Self::Client(_) => None,
+        };
+        kind == Some(io::ErrorKind::BrokenPipe)
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(ClientError::Unreachable { .. }) => Some(
+                "is `pdmgate run` running? --socket must name what telemetry.socket of its configuration names",
+            ),
+            Self::Client(ClientError::Forbidden { .. }) => Some(
+                "the socket is its owner's alone: run this as the user that runs the appliance",
+            ),
+            Self::Client(ClientError::Unreadable(_)) => {
+                Some("use the pdmgate of the version that is running")
+            }
+            _ => None,
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(1)
+    }
+
+    /// Says on standard error what happened.
+    pub fn report(&self) -> ExitCode {
+        if self.is_closed_pipe() {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("pdmgate: error: {self}");
+        if let Some(hint) = self.hint() {
+            eprintln!("  hint: {hint}");
+        }
+        self.exit_code()
+    }
+}

@@ -1,0 +1,245 @@
+//! What no single value can know about itself: checks between values, and the secrets that stand in files of their own.
+
+use std::{collections::HashMap, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+
+use zeroize::Zeroizing;
+
+use super::{Config, Fault, Idle, Mode, Pairing, Prefix, Secret, error::Source, scalar::At};
+
+/// Every fault of `config`, in the order found; reads the `pms_file`s on the way.
+pub(super) fn check(config: &mut Config, source: &Source) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut report = |fault: Fault| faults.push(fault);
+    ports(config, source, &mut report);
+    cores(config, source, &mut report);
+    memory(config, source, &mut report);
+    for pairing in &mut config.pairings {
+        read_pms(pairing, source, &mut report);
+        secrets(pairing, source, &mut report);
+        lists(pairing, source, &mut report);
+    }
+    between_pairings(&config.pairings, source, &mut report);
+    faults
+}
+
+fn ports(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+    let (inside, outside) = (&config.ports.inside.device, &config.ports.outside.device);
+    if inside.name() == outside.name() {
+        report(source.fault_at(
+            outside,
+            &format!(
+                "`{}`, which is the inside port's device too",
+                outside.name()
+            ),
+            "another device, or another number behind the driver's name",
+        ));
+    }
+}
+
+fn cores(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+    let Some(cores) = &config.workers.cores else {
+        return;
+    };
+    let queues = config.ports.queues.get();
+    if cores.len() != usize::from(queues) {
+        report(source.fault_at(
+            cores,
+            &format!("{} cores", cores.len()),
+            format!("as many as `ports.queues`, which is {queues}: one worker a queue"),
+        ));
+    }
+    let twice = cores
+        .iter()
+        .enumerate()
+        .find(|(at, core)| cores.iter().take(*at).any(|earlier| earlier == *core));
+    if let Some((_, core)) = twice {
+        report(source.fault_at(
+            cores,
+            &format!("core {core} for the second time"),
+            "each core once",
+        ));
+    }
+    if let Some(core) = &config.management.core
+        && config.workers.idle == Idle::Poll
+        && cores.contains(core)
+    {
+        report(source.fault_at(
+            core,
+            &format!("core {}, which is a worker's", **core),
+            "a core of its own, or `workers.idle: pause` or `sleep`: a polling worker leaves nothing of its core",
+        ));
+    }
+}
+
+fn memory(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+    if let Some(mbufs) = &config.eal.mbufs
+        && mbufs.get() < config.least_mbufs()
+    {
+        report(source.fault_at(
+            mbufs,
+            &format!("{}", **mbufs),
+            format!(
+                "at least {}: both ports' descriptors of every queue, and 512 a queue on their way",
+                config.least_mbufs()
+            ),
+        ));
+    }
+    if let Some(size) = &config.eal.mbuf_size
+        && size.get() < config.longest_frame()
+    {
+        report(source.fault_at(
+            size,
+            &format!("{}", **size),
+            format!(
+                "at least {}: `policy.mtu` {} + 14 (Ethernet) + 8 (two VLAN tags)",
+                config.longest_frame(),
+                config.policy.mtu
+            ),
+        ));
+    }
+}
+
+/// Puts the secret of `pms_file` where `pms` would be.
+fn read_pms(pairing: &mut Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+    let Some(file) = &pairing.pms_file else {
+        return;
+    };
+    if let Some(pms) = &pairing.pms {
+        report(source.fault_at(pms, "`pms` beside `pms_file`", "one of the two"));
+        return;
+    }
+    let path = source.file.parent().unwrap_or(Path::new("")).join(&**file);
+    let allowed =
+        "a file with 64 hexadecimal digits or 32 raw bytes, not readable by others (chmod o-rwx)";
+    match secret_of(&path) {
+        Ok(secret) => pairing.pms = Some(file.with(secret)),
+        Err(found) => {
+            let found = format!("{}: {found}", path.display());
+            report(source.fault_at(file, &found, allowed));
+        }
+    }
+}
+
+/// The secret in a file, or what is wrong with it.
+fn secret_of(path: &Path) -> Result<Secret, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mode = file.metadata().map_err(|error| error.to_string())?.mode();
+    if mode & 0o007 != 0 {
+        return Err(format!("mode {:04o}, open to everyone", mode & 0o7777));
+    }
+    // Room for the digits and one line end; more is no secret.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(128));
+    file.take(128)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    let secret = Secret::from_raw(&bytes).or_else(|| {
+        let text = std::str::from_utf8(&bytes).ok()?;
+        Secret::from_hex(text.trim())
+    });
+    secret.ok_or_else(|| format!("{} bytes that are not a secret", bytes.len()))
+}
+
+fn secrets(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+    let why = "must be given where `protection` is sealed";
+    if pairing.is_sealed() {
+        if pairing.salt.is_none() {
+            report(source.fault_at(
+                &pairing.name,
+                &format!("no `salt` in the pairing `{}`", pairing.name.as_str()),
+                format!("`salt: ` and {}; it {why}", Secret::ALLOWED),
+            ));
+        }
+        if pairing.pms.is_none() && pairing.pms_file.is_none() {
+            report(source.fault_at(
+                &pairing.name,
+                &format!(
+                    "no `pms` and no `pms_file` in the pairing `{}`",
+                    pairing.name.as_str()
+                ),
+                format!(
+                    "`pms: ` and {}, or `pms_file: ` and a path; one {why}",
+                    Secret::ALLOWED
+                ),
+            ));
+        }
+    }
+}
+
+fn lists(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+    if pairing.clients.is_empty() {
+        report(source.fault_at(
+            &pairing.clients,
+            "an empty list of clients",
+            "at least one entry",
+        ));
+    }
+    if pairing.servers.is_empty() {
+        report(source.fault_at(
+            &pairing.servers,
+            "an empty list of servers",
+            "at least one entry",
+        ));
+    }
+    let clients = pairing.clients.iter().map(|client| &client.prefix);
+    once(clients, "client", source, report);
+    let servers = pairing.servers.iter().map(|server| &server.prefix);
+    once(servers, "server", source, report);
+    for server in pairing.servers.iter() {
+        if pairing.is_sealed() && pairing.mode == Mode::TrustedServers && server.group.is_none() {
+            report(source.fault_at(
+                &server.prefix,
+                "a server entry without `group`",
+                "`group: ` and a name that both ends write alike; trusted-servers derives keys from it",
+            ));
+        }
+    }
+}
+
+fn once<'a>(
+    prefixes: impl Iterator<Item = &'a At<Prefix>>,
+    list: &str,
+    source: &Source,
+    report: &mut dyn FnMut(Fault),
+) {
+    let mut lines = HashMap::new();
+    for prefix in prefixes {
+        let (line, ..) = prefix.place();
+        if let Some(first) = lines.insert(**prefix, line) {
+            report(source.fault_at(
+                prefix,
+                &format!("`{}` for the second time, after line {first}", **prefix),
+                format!("each prefix once in a {list} list; prefixes inside each other are fine"),
+            ));
+        }
+    }
+}
+
+fn between_pairings(pairings: &[Pairing], source: &Source, report: &mut dyn FnMut(Fault)) {
+    for (at, pairing) in pairings.iter().enumerate() {
+        for earlier in pairings.iter().take(at) {
+            if earlier.name.as_str() == pairing.name.as_str() {
+                report(source.fault_at(
+                    &pairing.name,
+                    &format!(
+                        "`{}` for the second time, after line {}",
+                        pairing.name.as_str(),
+                        earlier.name.place().0
+                    ),
+                    "a name of its own for each pairing",
+                ));
+            }
+            if let (Some(ours), Some(theirs)) = (pairing.secrets(), earlier.secrets())
+                && ours == theirs
+            {
+                report(source.fault_at(
+                    &pairing.name,
+                    &format!(
+                        "the salt and the PairMasterSecret of the pairing `{}` again",
+                        earlier.name.as_str()
+                    ),
+                    "secrets of its own for each pairing: `openssl rand -hex 32`",
+                ));
+            }
+        }
+    }
+}

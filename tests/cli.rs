@@ -1,0 +1,209 @@
+//! The `pdmgate` command as a shell sees it: exit codes, standard output and standard error.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use pdmgate::telemetry::records::{FlowRecord, FlowTable, Generations, protocol_name};
+use pdmgate::telemetry::server::{Listen, Server, Source};
+use pdmgate::telemetry::{Counter, Direction, FlowQuery, Gauges, Stats, Telemetry};
+
+/// An appliance that has counted a little and has many flows.
+struct Sample(Telemetry);
+
+impl Sample {
+    fn gauges() -> Gauges {
+        Gauges {
+            flows: FlowTable {
+                in_use: 20_000,
+                capacity: 1 << 20,
+            },
+            ..Gauges::default()
+        }
+    }
+}
+
+impl Source for Sample {
+    fn stats(&self) -> Stats {
+        self.0.stats(Self::gauges())
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Vec<FlowRecord> {
+        query.select((0..20_000).map(|port| FlowRecord {
+            local_address: "2001:db8:1::10".parse().unwrap(),
+            local_port: port,
+            remote_address: "2001:db8:2::20".parse().unwrap(),
+            remote_port: 443,
+            protocol: 6,
+            protocol_name: protocol_name(6),
+            pairing: "campus".to_owned(),
+            packets_out: port.into(),
+            packets_in: 0,
+            rtt_ns: None,
+            server_delay_ns: None,
+            lost: 0,
+            reordered: 0,
+            replayed: 0,
+            failed: 0,
+            kri_out: Some(0),
+            kri_in: None,
+            generations: Generations {
+                local: 1,
+                remote: None,
+            },
+            age_s: 1.0,
+            idle_s: 0.0,
+        }))
+    }
+
+    fn metrics(&self) -> String {
+        self.0.metrics(Self::gauges())
+    }
+}
+
+fn serve(socket: &Path) -> Server {
+    let telemetry = Telemetry::new(1);
+    telemetry.workers[0]
+        .of(Direction::Out)
+        .add(Counter::PassedFragment, 7);
+    let listen = Listen {
+        prometheus: None,
+        socket: Some(socket.to_owned()),
+    };
+    Server::start(&listen, Arc::new(Sample(telemetry))).unwrap()
+}
+
+fn pdmgate(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pdmgate"));
+    command.args(args).env_remove("PDMGATE_LOG");
+    command
+}
+
+fn ends(args: &[&str], code: i32) -> Output {
+    let output = pdmgate(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    output
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn help_is_no_error_and_tells_what_there_is() {
+    let text = stdout(&ends(&["--help"], 0));
+    for part in [
+        "check",
+        "decode",
+        "flows",
+        "run",
+        "stats",
+        "Exit codes",
+        "78",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    for command in ["run", "check", "decode", "flows", "stats"] {
+        let text = stdout(&ends(&[command, "--help"], 0));
+        assert!(text.contains("Examples:"), "{command}\n{text}");
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_ends_with_2() {
+    for args in [
+        &[][..],
+        &["fly"],
+        &["run"],
+        &["flows", "--sort", "size"],
+        &["flows", "--watch", "1ms"],
+        &["stats", "--log", "x=y=z"],
+    ] {
+        let output = ends(args, 2);
+        assert!(stdout(&output).is_empty());
+        assert!(!stderr(&output).is_empty());
+    }
+    let output = pdmgate(&["stats"]).env("PDMGATE_LOG", "a=b=c").output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn an_appliance_that_does_not_run_is_an_error_with_a_hint() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("none.sock");
+    for command in ["flows", "stats"] {
+        let output = ends(&[command, "--socket", socket.to_str().unwrap()], 1);
+        let text = stderr(&output);
+        assert!(
+            text.starts_with("pdmgate: error: no pdmgate answers"),
+            "{text}"
+        );
+        assert!(text.contains("none.sock"), "{text}");
+        assert!(text.contains("hint: is `pdmgate run` running?"), "{text}");
+        assert!(stdout(&output).is_empty());
+    }
+}
+
+#[test]
+fn flows_and_stats_print_tables_and_json() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s");
+    let socket = path.to_str().unwrap();
+    let _server = serve(&path);
+
+    let text = stdout(&ends(&["flows", "--socket", socket, "--limit", "2"], 0));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[1].starts_with("[2001:db8:1::10]:19999"), "{text}");
+
+    let text = stdout(&ends(
+        &["flows", "--socket", socket, "--json", "--limit", "0"],
+        0,
+    ));
+    let flows: Vec<FlowRecord> = serde_json::from_str(&text).unwrap();
+    assert_eq!(flows.len(), 20_000);
+
+    let text = stdout(&ends(&["stats", "--socket", socket], 0));
+    assert!(text.contains("20,000 of 1,048,576 flows"), "{text}");
+    assert!(text.contains("passed out fragment"), "{text}");
+
+    let text = stdout(&ends(&["stats", "--socket", socket, "--json"], 0));
+    let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(stats["counters"]["passed"]["out"]["fragment"], 7);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s");
+    let socket = path.to_str().unwrap();
+    let _server = serve(&path);
+    for args in [
+        &["flows", "--limit", "0"][..],
+        &["flows", "--limit", "0", "--json"],
+        &["stats", "--json", "--watch", "100ms"],
+    ] {
+        let mut child = pdmgate(args)
+            .args(["--socket", socket])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 16];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut first)
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        assert_eq!(stderr(&output), "", "{args:?}");
+    }
+}
