@@ -3,8 +3,10 @@
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod dataplane;
 pub mod dpdk;
 pub mod flow;
+pub mod manage;
 pub mod snapshot;
 pub mod telemetry;
 pub mod wire;

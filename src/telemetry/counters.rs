@@ -154,18 +154,18 @@ counters! {
         PassedFragment Both "fragment": "A fragment, the first one included."
         PassedEsp Both "esp": "ESP, which hides the upper layer."
         PassedAh Both "ah": "AH, which protects the headers that would change."
+        PassedHipShim6 Both "hip_shim6": "A HIP or Shim6 message, whose checksum covers its own header."
         PassedRouting Both "routing": "A routing header whose final destination cannot be told."
         PassedNoNextHeader Both "no_next_header": "No upper layer (next header 59)."
         PassedJumbogram Both "jumbogram": "Payload length in a jumbo option."
         PassedNoMatch Both "no_match": "The pair of addresses is in no pairing."
         PassedNoProtection Both "no_protection": "The pair is in a pairing without protection, which carries no PDMv2."
-        PassedAlreadyMarked Out "already_marked": "The host itself sent a PDM or PDMv2 option."
+        PassedAlreadyMarked Both "already_marked": "The host itself put a PDM or PDMv2 option in."
         PassedOverMtu Out "over_mtu": "The option would have made it larger than the MTU."
         PassedCannotInsert Out "cannot_insert": "Destination Options header full, or no headroom."
         PassedFlowTableFull Both "flow_table_full": "No room for a new flow."
         PassedKeyNotReady Out "key_not_ready": "No key for the flow yet."
         PassedNotMarked In "not_marked": "The pair matches, but the packet carries no option."
-        PassedNoOptionSecret In "no_option_secret": "The option arrived for a pair whose mode has no secret here."
     }
     "malformed" Directed by "reason" "Packets whose headers contradict themselves" {
         MalformedTruncated Both "truncated": "Shorter than a header that it announces."
@@ -174,7 +174,7 @@ counters! {
         MalformedHeaderChain Both "header_chain": "Extension headers past the end, or too many."
         MalformedOptionLength Both "option_length": "An option that is longer than its header."
         MalformedHopByHopOrder Both "hop_by_hop_order": "Hop-by-hop options that are not first."
-        MalformedNotContiguous Both "not_contiguous": "Headers spread over several buffers."
+        MalformedRouting Both "routing": "A routing header whose fields contradict each other."
     }
     "opened" Merged "Sealed options that opened" {
         Opened In: "Sealed option opened."
@@ -204,7 +204,6 @@ counters! {
         DroppedFailedOpen In "failed_open": "Failed open, and the policy drops these."
         DroppedOverMtu Out "over_mtu": "Too large with the option, and the policy drops these."
         DroppedTransmitFull Both "transmit_full": "The transmit queue was full."
-        DroppedNoBuffer Both "no_buffer": "No packet buffer was free."
     }
     "packet_too_big_sent" Merged "ICMPv6 Packet Too Big messages sent to hosts" {
         PacketTooBigSent Out: "Packet Too Big sent."
