@@ -6,6 +6,7 @@ use common::capture::read;
 use common::gate::{Gate, Settings};
 use common::oracle::{KeyId, Metrics, Oracle};
 use common::packets::{Build, DESTINATION, echo, tcp, udp, write};
+use std::iter;
 use std::path::Path;
 
 const A: &str = "2001:db8:1::17";
@@ -140,29 +141,47 @@ fn options_are_opened_and_taken_off() {
 
 #[test]
 fn the_way_back_to_a_sender_that_has_moved_on() {
-    let dir = tempfile::tempdir().unwrap();
     let settings = Settings::default();
-    let mut peer = Peer::new(&settings);
-    let packet = udp(B, A, (53, 1000), b"data");
-    let at = |generation, kri| id(&packet, (53, 1000), (generation, 1), kri);
-    let sealed = [
-        // Changes missed, the next key, one that is still held, a restart, and the end of what is looked for.
-        peer.seal(&packet, at(1, 3), 500),
-        peer.seal(&packet, at(1, 4), 501),
-        peer.seal(&packet, at(1, 3), 502),
-        peer.seal(&packet, at(1, 20), 503),
-        peer.seal(&packet, at(2, 0), 40_000),
-        peer.seal(&packet, at(2, 1), 40_001),
-        peer.seal(&packet, at(8, 0), 9_000),
+    // Generation, Kri, PSNTP. Changes missed, the next key, one that is still held, the end of what is looked for, a restart.
+    let moves = [
+        (1, 3, 500),
+        (1, 4, 501),
+        (1, 3, 502),
+        (1, 20, 503),
+        (2, 0, 40_000),
     ];
-    let (seen, counts) = through(
-        dir.path(),
-        &settings,
-        &sealed,
-        &["opened", "failed_open.authentication"],
+    assert_eq!(moved(&settings, &moves), [5, 0]);
+    // One key further than is looked for.
+    assert_eq!(moved(&settings, &[(1, 3, 500), (1, 20, 501)]), [1, 1]);
+    // A generation too far ahead, the last that is looked for, and from there the next one.
+    let restarts = [(10, 0, 1), (9, 0, 60_000), (10, 0, 30_000)];
+    assert_eq!(moved(&settings, &restarts), [2, 1]);
+    // Behind the key that opened last and the one before it there is no way back.
+    assert_eq!(
+        moved(&settings, &[(1, 2, 1), (1, 3, 2), (1, 4, 3), (1, 2, 4)]),
+        [3, 1]
     );
-    assert_frames(&seen, &vec![packet.frame(); sealed.len()]);
-    assert_eq!(counts, [7, 0]);
+}
+
+/// Opens one packet of a flow after the other, sealed by a peer that moves as told; how many opened and how many did not.
+fn moved(settings: &Settings, moves: &[(u32, u32, u16)]) -> [u64; 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let mut peer = Peer::new(settings);
+    let packet = udp(B, A, (53, 1000), b"data");
+    // A key's place is not used again within a burst, so the packets come in bursts of their own.
+    let stranger = udp(B, "2001:db8:9::1", (1, 2), b"in no list").frame();
+    let mut outside = Vec::new();
+    for (generation, kri, psntp) in moves {
+        let id = id(&packet, (53, 1000), (*generation, 1), *kri);
+        outside.push(peer.seal(&packet, id, *psntp));
+        outside.extend(iter::repeat_n(stranger.clone(), 127));
+    }
+    let counters = ["opened", "failed_open.authentication", "contended"];
+    let (mut seen, counts) = through(dir.path(), settings, &outside, &counters);
+    seen.retain(|frame| *frame != stranger);
+    assert_frames(&seen, &vec![packet.frame(); moves.len()]);
+    assert_eq!(counts[2], 0, "contended");
+    [counts[0], counts[1]]
 }
 
 #[test]
