@@ -3,6 +3,7 @@
 use super::netns::Netns;
 use super::process::{Process, run};
 use pcap_file::pcap::PcapReader;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -74,11 +75,34 @@ pub fn read(file: &Path) -> Vec<Packet> {
     packets
 }
 
-/// Packets of a capture that tshark calls malformed; one line each.
-pub fn malformed(file: &Path) -> String {
+/// All that tshark calls malformed in a capture.
+pub fn malformed(file: &Path) -> BTreeSet<String> {
+    /// Wireshark's number for experts' group "Malformed".
+    const MALFORMED: &str = "117440512";
     let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-Y", "_ws.malformed", "-r"]).arg(file);
-    run(tshark, Duration::from_secs(600)).success().out
+    tshark.args([
+        "-n",
+        "-Y",
+        "_ws.malformed",
+        "-T",
+        "fields",
+        "-E",
+        "aggregator=;",
+    ]);
+    tshark
+        .args(["-e", "_ws.expert.group", "-e", "_ws.expert.message", "-r"])
+        .arg(file);
+    let ended = run(tshark, Duration::from_secs(600)).success();
+    let mut found = BTreeSet::new();
+    for line in ended.out.lines() {
+        let (groups, messages) = line.split_once('\t').unwrap_or((MALFORMED, line));
+        let both = groups.split(';').zip(messages.split(';'));
+        found.extend(
+            both.filter(|(group, _)| *group == MALFORMED)
+                .map(|(_, message)| message.to_owned()),
+        );
+    }
+    found
 }
 
 /// A captured frame.
