@@ -49,10 +49,10 @@ impl Backend {
     pub(super) fn seal(self, aead: Aead, jobs: &mut [SealJob<'_>]) {
         #[cfg(target_arch = "x86_64")]
         match (self, aead) {
-            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.seal_128(jobs),
-            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.seal_256(jobs),
-            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.seal_128(jobs),
-            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.seal_256(jobs),
+            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
+            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
+            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
+            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::seal(aead, jobs);
@@ -61,10 +61,10 @@ impl Backend {
     pub(super) fn open(self, aead: Aead, jobs: &mut [OpenJob<'_>]) {
         #[cfg(target_arch = "x86_64")]
         match (self, aead) {
-            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.open_128(jobs),
-            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.open_256(jobs),
-            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.open_128(jobs),
-            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.open_256(jobs),
+            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
+            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
+            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
+            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::open(aead, jobs);

@@ -13,15 +13,13 @@
 //! | `swap(a)` | the 64-bit halves change places |
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
-//! | `double(a)` | times x in GHASH's field, `a` reversed |
+//! | `double(a)` | shifted left by one bit, in GHASH's field |
 
-/// GHASH's polynomial without x^128. Reversed blocks hold the coefficient of x^i in bit 127 - i: the top byte is 1 + x + x^6
-/// shifted to hold x^7 + x^2 + x divided by x.
-///
-/// That is what [`fold`](self) multiplies by; only the upper half is read.
+/// For `fold`: x^128 = x^7 + x^2 + x + 1 in GHASH's field, all but the 1. In the upper half, bit 64 - i stands for x^i.
 pub(super) const POLYNOMIAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc2];
 
-/// What doubling adds: word by word, where the bits that fall out of the halves come back.
+/// For `double`: what comes back of the bits that a shift pushes out. Bit 128 - i stands for x^i, so the one that leaves at
+/// the top is 1 = x^128 + x^7 + x^2 + x; the one that leaves the lower half enters the upper one.
 pub(super) const CARRIES: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc2];
 
 /// A block's bytes in reverse: GHASH's order to the processor's and back.
@@ -150,8 +148,9 @@ macro_rules! gcm_of_four {
             last_rounds(blocks, last)
         }
 
-        /// Takes the 64 lowest bits off a product, `low` at the bottom and `rest` 64 bits up: adds the multiple of the
-        /// polynomial that cancels them.
+        /// Takes the 64 lowest bits off a product: `low` is its bottom, `rest` what stands 64 bits further up.
+        ///
+        /// They hold powers that the field does not have. x^128 brings each of them down by 128 to 121 places.
         #[inline]
         #[target_feature(enable = $features)]
         fn fold(low: Four, rest: Four) -> Four {
@@ -160,6 +159,8 @@ macro_rules! gcm_of_four {
         }
 
         /// `a` times H in GHASH's field: `a` and the product reversed, `h` reversed and doubled.
+        ///
+        /// A product of two reversed numbers is reversed one bit short; that `h` is doubled makes up for it.
         #[inline]
         #[target_feature(enable = $features)]
         fn multiply(a: Four, h: Four) -> Four {
