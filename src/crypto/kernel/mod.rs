@@ -23,13 +23,15 @@ pub(super) enum Backend {
 impl Backend {
     /// Fastest last.
     pub(super) fn available() -> Vec<Self> {
-        let mut available = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
-        {
-            available.extend(x86::AesNi::detect().map(Self::AesNi));
-            available.extend(x86::Vaes::detect().map(Self::Vaes));
-        }
-        available
+        let native = [
+            x86::AesNi::detect().map(Self::AesNi),
+            x86::Vaes::detect().map(Self::Vaes),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let native = [None; 0];
+        let portable = [Some(Self::Portable)];
+        portable.into_iter().chain(native).flatten().collect()
     }
 
     pub(super) fn fastest() -> Self {

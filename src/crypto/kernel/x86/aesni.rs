@@ -1,7 +1,7 @@
 //! Four options in four 128-bit registers: AES-NI, PCLMULQDQ, SSSE3, SSE4.1.
 
 use super::four::*;
-use super::{Inputs, blocks, first_four, load, nonce_halves, part, put, store};
+use super::{blocks, load, nonce_halves, open_by_fours, part, put, seal_by_fours, store};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -19,14 +19,14 @@ impl AesNi {
     }
 
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
+        // SAFETY: `seal_four` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
         // a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal::<KEY_LEN>(jobs) }
+        seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
     }
 
     pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
         // SAFETY: as in `seal`.
-        unsafe { open::<KEY_LEN>(jobs) }
+        open_by_fours(jobs, |four| unsafe { open_four::<KEY_LEN>(four) });
     }
 }
 

@@ -33,8 +33,8 @@ fn encrypt(key: &[u8], blocks: [Block; 3], lane: usize) -> [Block; 3] {
         let [a, b, c] = blocks;
         let blocks = [xor(a, halves[0]), xor(b, halves[0]), xor(c, halves[0])];
         match halves[..] {
-            [key] => encrypt_128(key, blocks),
-            [low, high] => encrypt_256([low, high], blocks),
+            [key] => encrypt_128::<false>(key, blocks),
+            [low, high] => encrypt_256::<false>([low, high], blocks),
             _ => panic!("a key of {} bytes", key.len()),
         }
     };
