@@ -1,1 +1,51 @@
-//! Flow table and per-flow state.
+//! The flow table and what a flow remembers. All workers share it; nobody locks.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`table`] | entries, look-up, insert, ageing |
+//! | [`index`] | buckets from hash to entry |
+//! | [`entry`] | one flow, split by who writes what |
+//! | [`outgoing`] | the one source of (Kri, PRSEQ, PSNTP) |
+//! | [`floor`] | where Kris may start |
+//! | [`incoming`], [`replay`] | keys that open, windows |
+//! | [`memory`] | what evicted flows had accepted |
+//! | [`sequence`], [`times`] | loss, reordering, send times |
+//! | [`quiescence`] | when something shared may be reused |
+#![allow(unsafe_code)]
+
+pub mod entry;
+pub mod epoch;
+pub mod floor;
+pub mod hash;
+pub mod incoming;
+pub mod index;
+pub mod memory;
+#[cfg(all(test, feature = "loom"))]
+mod model;
+pub mod outgoing;
+pub mod published;
+pub mod quiescence;
+pub mod replay;
+pub mod sequence;
+pub mod slab;
+mod sync;
+pub mod table;
+pub mod times;
+
+pub use entry::Entry;
+pub use epoch::Epoch;
+pub use published::{Published, Publisher};
+pub use quiescence::{Pin, Quiescence, Reader, Stamp};
+pub use table::{Ageing, FlowTable, NoFlow};
+
+/// Fetches the first cache line of a value that will be read soon.
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program can see, and the address is that of a live value.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}

@@ -1,0 +1,433 @@
+//! One flow: both directions of a 5-tuple, named as its packets go out.
+
+use super::epoch::Epoch;
+use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+use super::sequence::Sequence;
+use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, SharedCell};
+use super::times::{LastReceived, SendTimes};
+use crate::wire::FiveTuple;
+
+/// Where an entry is in its life. Only `LIVE` and `DYING` ones are in workers' hands.
+pub(crate) mod life {
+    /// In nobody's hands.
+    pub const FREE: u8 = 0;
+    /// In use.
+    pub const LIVE: u8 = 1;
+    /// Idle for too long; a packet still brings it back.
+    pub const DYING: u8 = 2;
+    /// Given up: about to leave the index.
+    pub const DEAD: u8 = 3;
+}
+
+/// A flow's state, split by who writes it: its name, the sender's half, the receiver's half, what was measured.
+#[repr(C, align(64))]
+pub struct Entry {
+    name: SharedCell<Name>,
+    life: AtomicU8,
+    /// When a packet was last seen, in ticks of 2^24 cycles.
+    touched: AtomicU32,
+    /// What the snapshot said of it, see [`Entry::route`].
+    route: AtomicU64,
+    /// The sender's half.
+    pub outgoing: Outgoing,
+    /// Send times, for round trips.
+    pub send_times: SendTimes,
+    /// The last packet received, for what the sender says of it.
+    pub last_received: LastReceived,
+    /// The receiver's half.
+    pub incoming: Incoming,
+    /// Loss and reordering of what came in.
+    pub sequence: Sequence,
+    /// Round trips and server delays.
+    pub measured: Measured,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Name {
+    pub(crate) tuple: FiveTuple,
+    pub(crate) hash: u64,
+    /// Unix time in seconds.
+    pub(crate) since: u32,
+}
+
+/// How coarse `touched` is: 2^24 cycles are 6 ms at 2.6 GHz, and 2^32 ticks a year.
+pub(crate) const TOUCH_SHIFT: u32 = 24;
+
+impl Entry {
+    #[cfg(any(test, feature = "loom"))]
+    #[allow(dead_code)]
+    pub(crate) fn new() -> Self {
+        Self {
+            name: SharedCell::new(Name {
+                tuple: FiveTuple {
+                    src: [0; 16],
+                    dst: [0; 16],
+                    sport: 0,
+                    dport: 0,
+                    protocol: 0,
+                },
+                hash: 0,
+                since: 0,
+            }),
+            life: AtomicU8::new(life::FREE),
+            touched: AtomicU32::new(0),
+            route: AtomicU64::new(0),
+            outgoing: Outgoing::new(),
+            send_times: SendTimes::new(),
+            last_received: LastReceived::new(),
+            incoming: Incoming::new(),
+            sequence: Sequence::new(),
+            measured: Measured::new(),
+        }
+    }
+
+    /// Makes the entry a fresh flow.
+    ///
+    /// # Safety
+    /// The caller took the entry's index off the free list and has not put it into the table's index yet.
+    pub(crate) unsafe fn begin(&self, name: Name, psntp: u16, now: u64) {
+        // SAFETY: nobody else can reach the entry.
+        unsafe { self.name.write(|n| *n = name) };
+        self.route.store(0, Ordering::Relaxed);
+        self.outgoing.reset(psntp);
+        self.send_times.reset();
+        self.last_received.reset();
+        self.incoming.reset();
+        self.sequence.reset();
+        self.measured.reset();
+        self.touch(now);
+        self.life.store(life::LIVE, Ordering::Release);
+    }
+
+    /// Overwrites the keys and gives the entry up.
+    ///
+    /// # Safety
+    /// No worker may see the entry any more.
+    pub(crate) unsafe fn end(&self) {
+        // SAFETY: the caller is the only one who can reach the entry.
+        unsafe {
+            self.outgoing.wipe();
+            self.incoming.wipe();
+        }
+        self.life.store(life::FREE, Ordering::Relaxed);
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        // SAFETY: an entry is reached through the table's index only, under a pin or by the one ageing thread; it was named
+        // before it was put there, and is named again only after it left and the pins of that time ended.
+        unsafe { self.name.read() }
+    }
+
+    /// The 5-tuple as its packets go out.
+    #[must_use]
+    pub fn tuple(&self) -> &FiveTuple {
+        &self.name().tuple
+    }
+
+    /// The tuple's hash.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.name().hash
+    }
+
+    /// When the flow was made, Unix time in seconds.
+    #[must_use]
+    pub fn since(&self) -> u32 {
+        self.name().since
+    }
+
+    pub(crate) fn life(&self) -> u8 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn change_life(&self, from: u8, to: u8) -> bool {
+        self.life
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Notes that a packet is seen at `now`. Writes at most once in 2^24 cycles.
+    pub(crate) fn touch(&self, now: u64) {
+        let tick = (now >> TOUCH_SHIFT) as u32;
+        if self.touched.load(Ordering::Relaxed) != tick {
+            self.touched.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// Cycles without a packet, to within 2^24.
+    #[must_use]
+    pub fn idle(&self, now: u64) -> u64 {
+        let tick = (now >> TOUCH_SHIFT) as u32;
+        let ticks = tick.wrapping_sub(self.touched.load(Ordering::Relaxed)) as i32;
+        u64::from(ticks.max(0) as u32) << TOUCH_SHIFT
+    }
+
+    /// The remote list entry that the snapshot `serial` has for this flow, if a worker noted it.
+    #[must_use]
+    pub fn route(&self, serial: u32) -> Option<u32> {
+        let word = self.route.load(Ordering::Relaxed);
+        ((word >> 32) as u32 == serial).then_some(word as u32)
+    }
+
+    /// Notes what the snapshot `serial` (not 0) has for this flow.
+    pub fn set_route(&self, serial: u32, remote: u32) {
+        self.route.store(
+            (u64::from(serial) << 32) | u64::from(remote),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// Times measured on one flow. All in nanoseconds; written without read-modify-write, since a lost update between two workers
+/// costs one sample of a summary.
+pub struct Measured {
+    /// Network round-trip time (protocol section 1).
+    pub round_trip: Summary,
+    /// The peer's DeltaTLR.
+    pub server_delay: Summary,
+    /// Options that did not open.
+    failed: AtomicU32,
+    /// Options seen before.
+    replayed: AtomicU32,
+    /// Options in a row that did not open.
+    failed_in_a_row: AtomicU32,
+}
+
+/// Last, least, greatest and smoothed of a series of times in nanoseconds.
+pub struct Summary {
+    last: AtomicU64,
+    least: AtomicU64,
+    greatest: AtomicU64,
+    smoothed: AtomicU64,
+    samples: AtomicU32,
+}
+
+/// A copy of a [`Summary`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SummaryValues {
+    /// The last sample.
+    pub last: u64,
+    /// The least one.
+    pub least: u64,
+    /// The greatest one.
+    pub greatest: u64,
+    /// Exponentially weighted mean, an eighth for each new sample (as RFC 6298 smooths round trips).
+    pub smoothed: u64,
+    /// How many.
+    pub samples: u32,
+}
+
+impl Summary {
+    #[cfg(any(test, feature = "loom"))]
+    fn new() -> Self {
+        Self {
+            last: AtomicU64::new(0),
+            least: AtomicU64::new(0),
+            greatest: AtomicU64::new(0),
+            smoothed: AtomicU64::new(0),
+            samples: AtomicU32::new(0),
+        }
+    }
+
+    fn reset(&self) {
+        for word in [&self.last, &self.least, &self.greatest, &self.smoothed] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.samples.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes in a sample.
+    pub fn record(&self, ns: u64) {
+        let v = self.values();
+        let first = v.samples == 0;
+        self.last.store(ns, Ordering::Relaxed);
+        if first || ns < v.least {
+            self.least.store(ns, Ordering::Relaxed);
+        }
+        if ns > v.greatest {
+            self.greatest.store(ns, Ordering::Relaxed);
+        }
+        let smoothed = if first {
+            ns
+        } else {
+            v.smoothed - v.smoothed / 8 + ns / 8
+        };
+        self.smoothed.store(smoothed, Ordering::Relaxed);
+        self.samples
+            .store(v.samples.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// What was taken in so far.
+    #[must_use]
+    pub fn values(&self) -> SummaryValues {
+        SummaryValues {
+            last: self.last.load(Ordering::Relaxed),
+            least: self.least.load(Ordering::Relaxed),
+            greatest: self.greatest.load(Ordering::Relaxed),
+            smoothed: self.smoothed.load(Ordering::Relaxed),
+            samples: self.samples.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Measured {
+    #[cfg(any(test, feature = "loom"))]
+    fn new() -> Self {
+        Self {
+            round_trip: Summary::new(),
+            server_delay: Summary::new(),
+            failed: AtomicU32::new(0),
+            replayed: AtomicU32::new(0),
+            failed_in_a_row: AtomicU32::new(0),
+        }
+    }
+
+    fn reset(&self) {
+        self.round_trip.reset();
+        self.server_delay.reset();
+        for counter in [&self.failed, &self.replayed, &self.failed_in_a_row] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an option that did not open.
+    pub fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends a row of failures.
+    pub fn count_opened(&self) {
+        if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an option that was seen before.
+    pub fn count_replayed(&self) {
+        self.replayed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Options that did not open.
+    #[must_use]
+    pub fn failed(&self) -> u32 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Options in a row, up to the last one, that did not open.
+    #[must_use]
+    pub fn failed_in_a_row(&self) -> u32 {
+        self.failed_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// Options that were seen before.
+    #[must_use]
+    pub fn replayed(&self) -> u32 {
+        self.replayed.load(Ordering::Relaxed)
+    }
+}
+
+/// What is remembered of a track when its flow goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The track's epoch.
+    pub epoch: Epoch,
+    /// Its Kri.
+    pub kri: u32,
+    /// The last PSNTP accepted.
+    pub psntp: u16,
+}
+
+impl Remembered {
+    /// Whether a packet of (`epoch`, `kri`, `psntp`) is beyond what was accepted before the flow went.
+    #[must_use]
+    pub fn allows(&self, epoch: &Epoch, kri: u32, psntp: u16) -> bool {
+        if self.epoch.src_generation != epoch.src_generation {
+            return true;
+        }
+        if self.epoch != *epoch {
+            return self.epoch.precedes(epoch);
+        }
+        kri > self.kri || (kri == self.kri && psntp.wrapping_sub(self.psntp) as i16 > 0)
+    }
+}
+
+#[cfg(not(feature = "loom"))]
+// SAFETY: every field is an atomic integer, or a cell around integers and arrays of them, for all of which zero bytes are a
+// value; none of them needs a drop. A zero `life` is FREE.
+unsafe impl super::slab::Zeroed for Entry {}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_keeps_to_its_budget() {
+        assert!(size_of::<Entry>() <= 1_216, "{} bytes", size_of::<Entry>());
+    }
+
+    #[test]
+    fn summarises() {
+        let s = Summary::new();
+        for ns in [800, 1_600, 400] {
+            s.record(ns);
+        }
+        let v = s.values();
+        assert_eq!(
+            (v.last, v.least, v.greatest, v.samples),
+            (400, 400, 1_600, 3)
+        );
+        assert_eq!(v.smoothed, 838);
+    }
+
+    #[test]
+    fn idles_between_touches() {
+        let e = Entry::new();
+        e.touch(1 << 40);
+        assert_eq!(e.idle((1 << 40) + (5 << TOUCH_SHIFT)), 5 << TOUCH_SHIFT);
+        assert_eq!(e.idle(0), 0, "clocks of two cores may differ a little");
+    }
+
+    #[test]
+    fn remembered_tracks_allow_only_what_is_beyond_them() {
+        let epoch = Epoch {
+            pms_serial: 1,
+            src_generation: 4,
+            dst_generation: 2,
+        };
+        let r = Remembered {
+            epoch,
+            kri: 3,
+            psntp: 65_530,
+        };
+        assert!(!r.allows(&epoch, 2, 0));
+        assert!(!r.allows(&epoch, 3, 65_530));
+        assert!(r.allows(&epoch, 3, 4));
+        assert!(r.allows(&epoch, 4, 0));
+        assert!(r.allows(
+            &Epoch {
+                dst_generation: 3,
+                ..epoch
+            },
+            0,
+            0
+        ));
+        assert!(!r.allows(
+            &Epoch {
+                dst_generation: 1,
+                ..epoch
+            },
+            9,
+            0
+        ));
+        assert!(r.allows(
+            &Epoch {
+                src_generation: 5,
+                ..epoch
+            },
+            0,
+            0
+        ));
+    }
+}

@@ -1,0 +1,52 @@
+//! The epoch of one direction (protocol section 4).
+
+/// What a direction's Kri counts within: a new epoch has new keys, so its Kri starts at 0 again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// The PairMasterSecret, by a number that this process gives each one and never gives twice; newer ones are higher.
+    pub pms_serial: u32,
+    /// Generation of the sending Secondary.
+    pub src_generation: u32,
+    /// Newest generation of the receiver's entry that the sender knows.
+    pub dst_generation: u32,
+}
+
+impl Epoch {
+    /// Whether a track of this epoch may move to `next`: the same sender, neither PMS nor receiver generation older.
+    #[must_use]
+    pub fn precedes(&self, next: &Self) -> bool {
+        self.src_generation == next.src_generation
+            && next.pms_serial >= self.pms_serial
+            && next.dst_generation >= self.dst_generation
+            && self != next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_forward_only_and_within_one_sender() {
+        let e = Epoch {
+            pms_serial: 2,
+            src_generation: 5,
+            dst_generation: 3,
+        };
+        assert!(!e.precedes(&e));
+        assert!(e.precedes(&Epoch { pms_serial: 3, ..e }));
+        assert!(e.precedes(&Epoch {
+            dst_generation: 4,
+            ..e
+        }));
+        assert!(!e.precedes(&Epoch {
+            src_generation: 6,
+            ..e
+        }));
+        assert!(!e.precedes(&Epoch {
+            pms_serial: 3,
+            dst_generation: 2,
+            ..e
+        }));
+    }
+}

@@ -1,0 +1,93 @@
+//! A keyed hash of 5-tuples, so that nobody outside can aim flows at one bucket.
+
+use crate::wire::FiveTuple;
+
+/// Two secret words drawn at start.
+#[derive(Clone, Copy)]
+pub struct TupleHasher {
+    seed: [u64; 2],
+}
+
+const K: [u64; 3] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xd1b5_4a32_d192_ed03,
+    0xaef1_7502_108e_f2d9,
+];
+
+/// Multiplies to 128 bits and folds: each input bit reaches every output bit.
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+fn halves(address: &[u8; 16]) -> (u64, u64) {
+    let n = u128::from_ne_bytes(*address);
+    (n as u64, (n >> 64) as u64)
+}
+
+impl TupleHasher {
+    /// A hasher with these secret words.
+    #[must_use]
+    pub fn new(seed: [u64; 2]) -> Self {
+        Self { seed }
+    }
+
+    /// 64 bits of which all are usable.
+    #[must_use]
+    pub fn hash(&self, t: &FiveTuple) -> u64 {
+        let (s0, s1) = halves(&t.src);
+        let (d0, d1) = halves(&t.dst);
+        let ports = (u64::from(t.sport) << 32) | (u64::from(t.dport) << 16) | u64::from(t.protocol);
+        let a = fold(s0 ^ self.seed[0], s1 ^ K[0]);
+        let b = fold(d0 ^ self.seed[1], d1 ^ K[1]);
+        fold(a ^ ports ^ K[2], b.rotate_left(23) ^ self.seed[0] ^ K[0])
+    }
+
+    /// A hash of a tuple's hash and more words, for tables of other things than flows.
+    #[must_use]
+    pub fn extend(&self, hash: u64, words: [u64; 2]) -> u64 {
+        let a = fold(hash ^ words[0] ^ self.seed[1], K[2]);
+        fold(a ^ words[1], self.seed[0] ^ K[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn tuple(n: u32) -> FiveTuple {
+        let mut src = [0x20; 16];
+        src[12..].copy_from_slice(&n.to_be_bytes());
+        FiveTuple {
+            src,
+            dst: [0x30; 16],
+            sport: n as u16,
+            dport: 53,
+            protocol: 17,
+        }
+    }
+
+    #[test]
+    fn spreads_neighbouring_tuples_over_every_bit_range() {
+        let h = TupleHasher::new([1, 2]);
+        let n = 1 << 16;
+        for shift in [0, 16, 32, 48] {
+            let buckets: HashSet<_> = (0..n)
+                .map(|i| (h.hash(&tuple(i)) >> shift) as u16)
+                .collect();
+            // n balls into n bins leave n(1 - 1/e) bins used.
+            let share = buckets.len() as f64 / f64::from(n);
+            assert!((0.62..0.645).contains(&share), "shift {shift}: {share}");
+        }
+    }
+
+    #[test]
+    fn directions_seeds_and_words_differ() {
+        let h = TupleHasher::new([1, 2]);
+        let t = tuple(9);
+        assert_ne!(h.hash(&t), h.hash(&t.reversed()));
+        assert_ne!(h.hash(&t), TupleHasher::new([1, 3]).hash(&t));
+        assert_ne!(h.extend(5, [0, 1]), h.extend(5, [1, 0]));
+    }
+}

@@ -1,0 +1,376 @@
+//! The receiver's half of a flow: which keys open it, and which packets were opened already (protocol section 4).
+//!
+//! A flow has up to two *tracks*, one per sending generation; a track is the key that opened last and the one before it, each
+//! with its own replay window. Keys stand in four places, and one word says which place plays which role:
+//!
+//! ```text
+//! roles    track 0: now | track 0: before | track 1: now | track 1: before      a byte each: 0..3, or NONE
+//! ```
+//!
+//! State changes only after a packet opened. Taking in a new key is rare; whichever worker wins `claim` does it, and one that
+//! loses lets its packet go on unmeasured rather than wait. A place whose key has left the roles is written again only after
+//! every worker has ended the burst in which it might have read it.
+//!
+//! A track only moves forward (a higher Kri of its epoch, or an epoch that [`Epoch::precedes`] allows), so a key that left the
+//! roles never comes back with an empty window. What breaks if that is lost: packets recorded earlier are accepted again.
+
+use super::epoch::Epoch;
+use super::quiescence::{Pin, Stamp};
+use super::replay::{Replay, Window};
+use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
+use crate::crypto::SessionKey;
+use arrayvec::ArrayVec;
+use zeroize::Zeroize;
+
+const PLACES: usize = 4;
+/// Tracks a flow can have.
+pub const TRACKS: usize = 2;
+const NONE: u8 = 0xff;
+/// What a window calls the PSNTP that its key was first seen with: 32,767 numbers fit on either side.
+const WINDOW_ORIGIN: u32 = 0x1_0000;
+
+/// A key that opens packets of a flow. One cache line.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub struct InKey {
+    /// The AEAD's key in its first bytes.
+    pub key: [u8; 32],
+    /// XORed with PRSEQ for each packet's nonce.
+    pub base_nonce: [u8; 12],
+    /// The sender's Key Rotation Index.
+    pub kri: u32,
+    /// The epoch that Kri counts in.
+    pub epoch: Epoch,
+    base_psntp: u16,
+}
+
+impl InKey {
+    /// The F bit that its packets carry.
+    #[must_use]
+    pub fn f(&self) -> bool {
+        self.kri & 1 == 1
+    }
+
+    fn wipe(&mut self) {
+        self.key.zeroize();
+        self.base_nonce.zeroize();
+    }
+}
+
+/// One of the four places for a key.
+struct Place {
+    key: SharedCell<InKey>,
+    window: Window,
+    /// When its key left the roles.
+    stamp: AtomicU64,
+    /// When it last accepted a packet, in cycles.
+    used: AtomicU64,
+}
+
+/// A key with the place it stands in.
+pub struct Held<'p> {
+    /// The key.
+    pub key: &'p InKey,
+    place: &'p Place,
+}
+
+/// Why an opened packet's option is not used after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The packet was seen before, or is too old to tell.
+    Replay(Replay),
+    /// Its key is behind what the flow has moved to.
+    Behind,
+    /// Another worker is changing the flow's keys, or the place for a new one is not free yet.
+    Busy,
+}
+
+/// A packet that opened with a key that the flow does not hold.
+pub struct Found<'k> {
+    /// The key's epoch.
+    pub epoch: Epoch,
+    /// The key's Kri.
+    pub kri: u32,
+    /// The key.
+    pub session: &'k SessionKey,
+    /// The packet's PSNTP.
+    pub psntp: u16,
+    /// The time, in cycles.
+    pub now: u64,
+}
+
+/// Where a track stands, for the search ahead and for what is remembered when the flow goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The epoch of the key that opened last.
+    pub epoch: Epoch,
+    /// Its Kri.
+    pub kri: u32,
+    /// The highest PSNTP that it accepted.
+    pub highest_psntp: u16,
+}
+
+/// The receiver's half of a flow.
+pub struct Incoming {
+    roles: AtomicU32,
+    claim: AtomicU32,
+    places: [Place; PLACES],
+}
+
+type Roles = [u8; 4];
+
+impl Place {
+    #[cfg(any(test, feature = "loom"))]
+    fn new() -> Self {
+        Self {
+            key: SharedCell::new(InKey::default()),
+            window: Window::new(),
+            stamp: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Takes in a packet that opened with this key.
+    ///
+    /// # Errors
+    /// [`Refused::Replay`].
+    pub fn accept(&self, psntp: u16, now: u64) -> Result<(), Refused> {
+        let step = psntp.wrapping_sub(self.key.base_psntp) as i16;
+        let number = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
+        self.place.window.accept(number).map_err(Refused::Replay)?;
+        self.place.used.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn highest_psntp(&self) -> u16 {
+        let above = self
+            .place
+            .window
+            .highest()
+            .map_or(0, |n| n.wrapping_sub(WINDOW_ORIGIN));
+        self.key.base_psntp.wrapping_add(above as u16)
+    }
+}
+
+impl Incoming {
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn new() -> Self {
+        let incoming = Self {
+            roles: AtomicU32::new(0),
+            claim: AtomicU32::new(0),
+            places: std::array::from_fn(|_| Place::new()),
+        };
+        incoming.reset();
+        incoming
+    }
+
+    /// Makes a fresh half without keys; to be called before anyone else can see the flow.
+    pub(crate) fn reset(&self) {
+        self.roles
+            .store(u32::from_ne_bytes([NONE; 4]), Ordering::Relaxed);
+        self.claim.store(0, Ordering::Relaxed);
+        for place in &self.places {
+            place.stamp.store(0, Ordering::Relaxed);
+            place.window.reset();
+        }
+    }
+
+    /// Overwrites the keys.
+    ///
+    /// # Safety
+    /// No worker may see the flow.
+    pub(crate) unsafe fn wipe(&self) {
+        for place in &self.places {
+            // SAFETY: the caller is the only one who can reach the flow.
+            unsafe { place.key.write(InKey::wipe) };
+        }
+    }
+
+    fn roles(&self) -> Roles {
+        self.roles.load(Ordering::Acquire).to_ne_bytes()
+    }
+
+    fn held<'p>(&'p self, role: u8, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
+        let place = self.places.get(usize::from(role))?;
+        // SAFETY: the roles, read under this pin, named the place, so its key was written before (they are published by a
+        // release). `take_in` writes it again only after a stamp taken when the place had left the roles has passed, which it
+        // cannot before this pin ends.
+        let key = unsafe { place.key.read() };
+        Some(Held { key, place })
+    }
+
+    /// The keys that may open a packet with this F bit, the likeliest first.
+    pub fn keys<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> impl Iterator<Item = Held<'p>> {
+        self.roles()
+            .into_iter()
+            .filter_map(move |role| self.held(role, pin))
+            .filter(move |held| held.key.f() == f)
+    }
+
+    /// Where each track stands.
+    #[must_use]
+    pub fn heads(&self, pin: &Pin<'_>) -> ArrayVec<Head, TRACKS> {
+        let roles = self.roles();
+        [roles[0], roles[2]]
+            .into_iter()
+            .filter_map(|role| self.held(role, pin))
+            .map(|held| Head {
+                epoch: held.key.epoch,
+                kri: held.key.kri,
+                highest_psntp: held.highest_psntp(),
+            })
+            .collect()
+    }
+
+    /// Takes in a packet whose options come in the clear, by its number from [`super::sequence::Sequence::extend`].
+    ///
+    /// # Errors
+    /// [`Refused::Replay`].
+    pub fn accept_in_clear(&self, number: u32) -> Result<(), Refused> {
+        self.places[0]
+            .window
+            .accept(number)
+            .map_err(Refused::Replay)
+    }
+
+    /// Takes in a packet together with the new key that opened it. `is_live` says whether a generation still sends.
+    ///
+    /// # Errors
+    /// [`Refused`], and the flow's tracks stay as they were.
+    pub fn take_in(
+        &self,
+        found: &Found<'_>,
+        pin: &Pin<'_>,
+        is_live: impl Fn(&Epoch) -> bool,
+    ) -> Result<(), Refused> {
+        if self
+            .claim
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(Refused::Busy);
+        }
+        let result = self.take_in_claimed(found, pin, is_live);
+        self.claim.store(0, Ordering::Release);
+        result
+    }
+
+    fn take_in_claimed(
+        &self,
+        found: &Found<'_>,
+        pin: &Pin<'_>,
+        is_live: impl Fn(&Epoch) -> bool,
+    ) -> Result<(), Refused> {
+        let roles = self.roles();
+        for role in roles {
+            if let Some(held) = self.held(role, pin)
+                && held.key.epoch == found.epoch
+                && held.key.kri == found.kri
+            {
+                return held.accept(found.psntp, found.now);
+            }
+        }
+        let (track, follows) = self.track_for(roles, found, pin, is_live)?;
+        let Some(index) = self.unseen_place(roles, pin) else {
+            self.make_room(roles, track, pin);
+            return Err(Refused::Busy);
+        };
+        let place = &self.places[index];
+        // SAFETY: only the holder of `claim` writes keys, this place is in no role, and the stamp taken when it left them
+        // has passed, so nobody reads it.
+        unsafe {
+            place.key.write(|key| {
+                key.key = found.session.key;
+                key.base_nonce = found.session.base_nonce;
+                key.kri = found.kri;
+                key.epoch = found.epoch;
+                key.base_psntp = found.psntp;
+            });
+        }
+        place.window.reset();
+        let mut next = roles;
+        let before = if follows { roles[track] } else { NONE };
+        (next[track], next[track + 1]) = (index as u8, before);
+        let accepted = self
+            .held(index as u8, pin)
+            .map_or(Err(Refused::Busy), |held| {
+                held.accept(found.psntp, found.now)
+            });
+        self.publish(roles, next, pin);
+        accepted
+    }
+
+    /// The role index (0 or 2) of the track that the key goes to, and whether it follows the key there.
+    fn track_for(
+        &self,
+        roles: Roles,
+        found: &Found<'_>,
+        pin: &Pin<'_>,
+        is_live: impl Fn(&Epoch) -> bool,
+    ) -> Result<(usize, bool), Refused> {
+        let mut vacant = None;
+        let mut dead = None;
+        let mut oldest = (u64::MAX, 0);
+        for track in [0, 2] {
+            let Some(held) = self.held(roles[track], pin) else {
+                vacant = vacant.or(Some(track));
+                continue;
+            };
+            let head = held.key;
+            if head.epoch.src_generation == found.epoch.src_generation {
+                let forward = head.epoch.precedes(&found.epoch)
+                    || (head.epoch == found.epoch && found.kri > head.kri);
+                return if forward {
+                    Ok((track, true))
+                } else {
+                    Err(Refused::Behind)
+                };
+            }
+            if head.epoch.pms_serial > found.epoch.pms_serial {
+                return Err(Refused::Behind);
+            }
+            if !is_live(&head.epoch) {
+                dead = dead.or(Some(track));
+            }
+            oldest = oldest.min((held.place.used.load(Ordering::Relaxed), track));
+        }
+        Ok((vacant.or(dead).unwrap_or(oldest.1), false))
+    }
+
+    fn unseen_place(&self, roles: Roles, pin: &Pin<'_>) -> Option<usize> {
+        (0..PLACES).find(|&index| {
+            let stamp = Stamp::from_bits(self.places[index].stamp.load(Ordering::Relaxed));
+            !roles.contains(&(index as u8)) && pin.quiescence().passed(stamp)
+        })
+    }
+
+    /// Gives up a key before the one in use, so that its place is free once the burst is over.
+    fn make_room(&self, roles: Roles, track: usize, pin: &Pin<'_>) {
+        if roles.contains(&NONE) {
+            return;
+        }
+        let mut next = roles;
+        next[track + 1] = NONE;
+        self.publish(roles, next, pin);
+    }
+
+    fn publish(&self, old: Roles, next: Roles, pin: &Pin<'_>) {
+        self.roles
+            .store(u32::from_ne_bytes(next), Ordering::Release);
+        let gone = |role: &u8| !next.contains(role) && *role != NONE;
+        if old.iter().any(gone) {
+            let stamp = pin.quiescence().retire().to_bits();
+            for role in old.iter().filter(|r| gone(r)) {
+                if let Some(place) = self.places.get(usize::from(*role)) {
+                    place.stamp.store(stamp, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+#[path = "incoming_tests.rs"]
+mod tests;

@@ -1,0 +1,182 @@
+use super::super::quiescence::{Quiescence, Reader};
+use super::*;
+
+const E: Epoch = Epoch {
+    pms_serial: 1,
+    src_generation: 1,
+    dst_generation: 1,
+};
+
+fn session(kri: u32) -> SessionKey {
+    SessionKey {
+        key: [kri as u8; 32],
+        base_nonce: [0; 12],
+    }
+}
+
+/// Takes a packet in as a worker would: with a held key if there is one, else as found by a search.
+fn take(
+    i: &Incoming,
+    r: &mut Reader<'_>,
+    epoch: Epoch,
+    kri: u32,
+    psntp: u16,
+) -> Result<(), Refused> {
+    let pin = r.pin();
+    let held = i
+        .keys(kri & 1 == 1, &pin)
+        .find(|h| h.key.epoch == epoch && h.key.kri == kri);
+    if let Some(held) = held {
+        assert_eq!(held.key.key[0], kri as u8);
+        return held.accept(psntp, u64::from(psntp));
+    }
+    let session = session(kri);
+    let found = Found {
+        epoch,
+        kri,
+        session: &session,
+        psntp,
+        now: u64::from(psntp),
+    };
+    i.take_in(&found, &pin, |e| e.src_generation != 9)
+}
+
+fn generation(g: u32) -> Epoch {
+    Epoch {
+        src_generation: g,
+        ..E
+    }
+}
+
+#[test]
+fn follows_the_sender_from_key_to_key_and_keeps_the_one_before() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let i = Incoming::new();
+    for kri in 0..50u32 {
+        let psntp = (kri * 10) as u16;
+        assert_eq!(take(&i, &mut r, E, kri, psntp), Ok(()));
+        assert_eq!(
+            take(&i, &mut r, E, kri, psntp),
+            Err(Refused::Replay(Replay::Repeated))
+        );
+        if kri > 0 {
+            assert_eq!(
+                take(&i, &mut r, E, kri - 1, psntp - 5),
+                Ok(()),
+                "late, of the key before"
+            );
+        }
+        if kri > 1 {
+            assert_eq!(
+                take(&i, &mut r, E, kri - 2, psntp - 15),
+                Err(Refused::Behind)
+            );
+        }
+    }
+    let pin = r.pin();
+    assert_eq!(i.heads(&pin)[0].kri, 49);
+    assert_eq!(i.heads(&pin).len(), 1);
+}
+
+#[test]
+fn an_epoch_only_moves_forward() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let i = Incoming::new();
+    let newer = Epoch {
+        dst_generation: 2,
+        ..E
+    };
+    assert_eq!(take(&i, &mut r, E, 5, 1), Ok(()));
+    assert_eq!(take(&i, &mut r, newer, 0, 2), Ok(()));
+    assert_eq!(
+        take(&i, &mut r, E, 5, 3),
+        Ok(()),
+        "the key before still opens"
+    );
+    assert_eq!(take(&i, &mut r, E, 6, 3), Err(Refused::Behind));
+    assert_eq!(
+        take(&i, &mut r, Epoch { pms_serial: 2, ..E }, 0, 4),
+        Err(Refused::Behind),
+        "receiver generation older"
+    );
+}
+
+#[test]
+fn two_generations_have_a_track_each_and_a_third_replaces_the_dead_or_the_idle_one() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let i = Incoming::new();
+    let mut go = |g, kri, psntp| take(&i, &mut r, generation(g), kri, psntp);
+    for kri in 0..4 {
+        // With both tracks holding two keys there is no spare place, so a key change may take one burst longer.
+        for g in [1, 2] {
+            let psntp = 10 * kri as u16 + g as u16;
+            if go(g, kri, psntp) == Err(Refused::Busy) {
+                assert_eq!(go(g, kri, psntp), Ok(()));
+            }
+        }
+    }
+    assert_eq!(go(1, 3, 500), Ok(()), "generation 1 is the last one used");
+    let _ = go(3, 0, 501);
+    assert_eq!(go(3, 0, 502), Ok(()));
+    assert_eq!(go(1, 3, 503), Ok(()), "its track is still there");
+    let _ = go(9, 0, 504);
+    assert_eq!(
+        go(9, 0, 505),
+        Ok(()),
+        "takes the place of 3, the one unused for longest"
+    );
+    let _ = go(4, 0, 506);
+    assert_eq!(go(4, 0, 507), Ok(()));
+    assert_eq!(go(1, 3, 508), Ok(()), "9 was dead and went first");
+}
+
+#[test]
+fn of_an_older_pms_no_new_generation_is_taken() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let i = Incoming::new();
+    assert_eq!(take(&i, &mut r, Epoch { pms_serial: 2, ..E }, 0, 1), Ok(()));
+    assert_eq!(take(&i, &mut r, generation(2), 0, 1), Err(Refused::Behind));
+}
+
+#[test]
+fn threads_that_race_with_copies_of_a_stream_accept_each_packet_once() {
+    const THREADS: usize = 3;
+    const PACKETS: u32 = 40_000;
+    let q = Quiescence::new(THREADS);
+    let i = Incoming::new();
+    let seen: Vec<AtomicU32> = (0..PACKETS).map(|_| AtomicU32::new(0)).collect();
+    let busy = AtomicU32::new(0);
+    std::thread::scope(|s| {
+        for w in 0..THREADS {
+            let (q, i, seen, busy) = (&q, &i, &seen, &busy);
+            s.spawn(move || {
+                let mut r = q.reader(w).unwrap();
+                for n in 0..PACKETS {
+                    match take(i, &mut r, E, n / 500, n as u16) {
+                        Ok(()) => {
+                            seen[n as usize].fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(Refused::Busy) => {
+                            busy.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(_) => {}
+                    }
+                }
+                r.rest();
+            });
+        }
+    });
+    assert!(
+        seen.iter().all(|c| c.load(Ordering::Relaxed) <= 1),
+        "accepted twice"
+    );
+    let accepted = seen
+        .iter()
+        .filter(|c| c.load(Ordering::Relaxed) == 1)
+        .count();
+    assert!(accepted > PACKETS as usize / 2, "only {accepted}");
+}

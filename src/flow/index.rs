@@ -1,0 +1,210 @@
+//! From a 5-tuple's hash to an entry's number: buckets of eight words, two buckets a hash.
+//!
+//! ```text
+//! word   tag (31) | pending (1) | entry's number + 1 (32)        0 is empty
+//! ```
+//!
+//! A look-up reads at most sixteen words, so it is wait-free. Words never move, so a look-up cannot miss a flow that is there.
+//!
+//! Inserting has to see to it that one tuple never has two live entries, though two workers may insert it at once into
+//! different words. The classic answer is a lock a bucket. Here an insert first puts its word in as *pending*, which look-ups
+//! do not see, then reads both buckets again: whoever finds the same tuple, live or pending, takes its own word back. Of two
+//! that race each sees the other or at least one does, since each writes before it reads with a full fence between; so at most
+//! one goes live. If both step back, both try again, a bounded number of times.
+//!
+//! What breaks if that is lost: two entries of a flow number its packets apart, and their Kris meet.
+
+use super::slab::Slab;
+use super::sync::{AtomicU64, Ordering, fence};
+use std::io;
+
+const WORDS: usize = 8;
+const PENDING: u64 = 1 << 32;
+const TAG: u64 = !0 << 33;
+
+/// One cache line of words.
+#[repr(C, align(64))]
+pub(crate) struct Bucket([AtomicU64; WORDS]);
+
+#[cfg(not(feature = "loom"))]
+// SAFETY: zero bytes are eight empty words.
+unsafe impl super::slab::Zeroed for Bucket {}
+
+/// The buckets.
+pub(crate) struct Index {
+    buckets: Slab<Bucket>,
+    mask: u64,
+}
+
+/// Why an insert did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotInserted {
+    /// The tuple has a live entry by now.
+    Exists(u32),
+    /// Another worker is inserting the same tuple.
+    Contended,
+    /// Both buckets are full.
+    Full,
+}
+
+fn entry_of(word: u64) -> u32 {
+    (word as u32).wrapping_sub(1)
+}
+
+impl Index {
+    /// Buckets for `flows` entries, at most half full on average.
+    pub(crate) fn new(flows: usize, huge: bool) -> io::Result<Self> {
+        let buckets = (2 * flows / WORDS).next_power_of_two().max(2);
+        #[cfg(not(feature = "loom"))]
+        let slab = Slab::new(buckets, huge)?;
+        #[cfg(feature = "loom")]
+        let slab = {
+            let _ = huge;
+            Slab::owned(buckets, || {
+                Bucket(std::array::from_fn(|_| AtomicU64::new(0)))
+            })
+        };
+        Ok(Self {
+            buckets: slab,
+            mask: buckets as u64 - 1,
+        })
+    }
+
+    fn places(&self, hash: u64) -> [usize; 2] {
+        let first = hash & self.mask;
+        // The second bucket is another one whenever there is more than one.
+        let offset = ((hash >> 27) & self.mask) | 1;
+        [first as usize, ((first ^ offset) & self.mask) as usize]
+    }
+
+    fn words(&self, hash: u64) -> impl Iterator<Item = &AtomicU64> {
+        self.places(hash)
+            .into_iter()
+            .filter_map(|b| self.buckets.get(b))
+            .flat_map(|b| &b.0)
+    }
+
+    /// The two buckets, the one with more room first: that choice keeps the fullest bucket of a half-full index far from
+    /// eight, where taking the first bucket always would not.
+    fn emptier_first(&self, hash: u64) -> [&[AtomicU64]; 2] {
+        let [a, b] = self
+            .places(hash)
+            .map(|place| self.buckets.get(place).map_or(&[][..], |b| &b.0[..]));
+        let used = |bucket: &[AtomicU64]| {
+            let taken = |w: &&AtomicU64| w.load(Ordering::Relaxed) != 0;
+            bucket.iter().filter(taken).count()
+        };
+        if used(b) < used(a) { [b, a] } else { [a, b] }
+    }
+
+    /// Fetches the hash's first bucket into the cache.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.get(self.places(hash)[0]) {
+            super::prefetch(bucket);
+        }
+    }
+
+    /// The live entry with this hash that `is_it` recognises.
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        self.words(hash)
+            .map(|word| word.load(Ordering::Acquire))
+            .filter(|word| word & (TAG | PENDING) == hash & TAG && *word != 0)
+            .map(entry_of)
+            .find(|&entry| is_it(entry))
+    }
+
+    /// Puts `entry` in, unless `is_it` recognises another one. `is_it` is asked of pending ones too.
+    pub(crate) fn insert(
+        &self,
+        hash: u64,
+        entry: u32,
+        is_it: impl Fn(u32) -> bool,
+    ) -> Result<(), NotInserted> {
+        let live = (hash & TAG) | (u64::from(entry) + 1);
+        let pending = live | PENDING;
+        let mine = self
+            .emptier_first(hash)
+            .into_iter()
+            .flatten()
+            .find(|word| {
+                word.load(Ordering::Relaxed) == 0
+                    && word
+                        .compare_exchange(0, pending, Ordering::SeqCst, Ordering::Relaxed)
+                        .is_ok()
+            })
+            .ok_or(NotInserted::Full)?;
+        fence(Ordering::SeqCst);
+        let twin = self
+            .words(hash)
+            .map(|word| word.load(Ordering::SeqCst))
+            .filter(|word| *word != 0 && *word != pending && word & TAG == hash & TAG)
+            .find(|word| is_it(entry_of(*word)));
+        match twin {
+            None => {
+                mine.store(live, Ordering::Release);
+                Ok(())
+            }
+            Some(word) => {
+                mine.store(0, Ordering::Release);
+                Err(if word & PENDING == 0 {
+                    NotInserted::Exists(entry_of(word))
+                } else {
+                    NotInserted::Contended
+                })
+            }
+        }
+    }
+
+    /// Takes the live `entry` out of sight. Only the ageing thread does.
+    pub(crate) fn remove(&self, hash: u64, entry: u32) {
+        let live = (hash & TAG) | (u64::from(entry) + 1);
+        for word in self.words(hash) {
+            if word.load(Ordering::Relaxed) == live {
+                word.store(0, Ordering::Release);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::super::hash::TupleHasher;
+    use super::*;
+
+    fn hash(n: u64) -> u64 {
+        TupleHasher::new([5, 6]).extend(n, [0, 0])
+    }
+
+    #[test]
+    fn holds_as_many_as_it_was_made_for() {
+        let n = 1 << 16;
+        let index = Index::new(n, false).unwrap();
+        for i in 0..n as u64 {
+            assert_eq!(
+                index.insert(hash(i), i as u32, |e| u64::from(e) == i),
+                Ok(())
+            );
+        }
+        for i in 0..n as u64 {
+            assert_eq!(index.find(hash(i), |e| u64::from(e) == i), Some(i as u32));
+        }
+        assert_eq!(index.find(hash(1 << 40), |_| false), None);
+        index.remove(hash(9), 9);
+        assert_eq!(index.find(hash(9), |e| e == 9), None);
+    }
+
+    #[test]
+    fn a_tuple_goes_in_once() {
+        let index = Index::new(64, false).unwrap();
+        assert_eq!(index.insert(7, 1, |_| false), Ok(()));
+        assert_eq!(index.insert(7, 2, |e| e == 1), Err(NotInserted::Exists(1)));
+        assert_eq!(index.find(7, |_| true), Some(1));
+    }
+
+    #[test]
+    fn full_buckets_are_an_error() {
+        let index = Index::new(1, false).unwrap();
+        let full = (0..100).find(|&e| index.insert(7, e, |_| false) == Err(NotInserted::Full));
+        assert_eq!(full, Some(16));
+    }
+}

@@ -1,0 +1,437 @@
+//! Numbers for the packets that go out: one source of (Kri, PRSEQ, PSNTP) a flow, whatever worker asks.
+//!
+//! A (key, nonce) pair that repeats breaks GCM entirely, so this is the one place that gives numbers out.
+//!
+//! ```text
+//! word     chapter (32) | count (16) | PSNTP (16)      one compare-and-swap takes one number
+//! keys     [even chapters][odd chapters]               chapter c is sealed with keys[c & 1]
+//! ```
+//!
+//! A *chapter* is the time between two key changes of one entry; it only goes up, so a swap of the word can succeed only
+//! while the chapter that the worker looked at still lasts, and the number that it took belongs to that chapter's key for
+//! good. The Kri and epoch stand with the key.
+//!
+//! The key of chapter c + 1 is *prepared* in the other place by whichever worker wins `claim` (losers never wait: they go on
+//! in chapter c), beginning when half of chapter c is used; it replaces the key of c - 1, so it is written only after each
+//! worker has ended the burst in which it might have used that one. *Publishing* is a compare-and-swap of the word by
+//! anyone, so a worker that stalls while it holds the claim holds up nobody before chapter c is used up.
+//!
+//! Within a chapter PRSEQ walks `offset + count * step` modulo 32,767 (a step prime to it), which meets each of 1 … 32,767 once:
+//! its entropy is that of (step, offset), drawn anew for each key: log2(27,000 * 32,767), about 29.7 bits.
+//!
+//! What breaks if the property is lost: two packets sealed under one key with one nonce, which gives an observer the XOR
+//! of their metrics and the authentication key.
+
+use super::epoch::Epoch;
+use super::floor::FloorCells;
+use super::quiescence::{Pin, Stamp};
+use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
+use crate::crypto::SessionKey;
+use crate::wire::Prseq;
+use zeroize::Zeroize;
+
+/// PRSEQ has 15 bits and is never 0.
+pub const MAX_PACKETS_PER_KEY: u16 = 32_767;
+
+/// The key of one chapter, with the numbers that belong to it. One cache line.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub struct OutKey {
+    /// The AEAD's key in its first bytes.
+    pub key: [u8; 32],
+    /// XORed with PRSEQ for each packet's nonce.
+    pub base_nonce: [u8; 12],
+    /// Key Rotation Index.
+    pub kri: u32,
+    /// The epoch that Kri counts in.
+    pub epoch: Epoch,
+    step: u16,
+    offset: u16,
+}
+
+impl OutKey {
+    /// The F bit of its packets: the lowest bit of Kri.
+    #[must_use]
+    pub fn f(&self) -> bool {
+        self.kri & 1 == 1
+    }
+
+    fn prseq(&self, count: u16) -> Prseq {
+        let sum = u32::from(count) * u32::from(self.step) + u32::from(self.offset);
+        // 2^15 = 1 modulo 32,767, so the 15-bit digits of the sum are added until one is left. The first addition leaves at most
+        // 2^15 - 1 + 2^16, the second at most 2^15 + 1, so the last is a single subtraction.
+        let once = (sum & 0x7fff) + (sum >> 15);
+        let twice = (once & 0x7fff) + (once >> 15);
+        let residue = if twice >= 32_767 {
+            twice - 32_767
+        } else {
+            twice
+        };
+        Prseq::saturating(residue as u16 + 1)
+    }
+
+    fn wipe(&mut self) {
+        self.key.zeroize();
+        self.base_nonce.zeroize();
+    }
+}
+
+/// A step prime to 32,767 = 7 * 31 * 151, out of any number.
+fn coprime_step(random: u16) -> u16 {
+    let mut step = random & 0x7fff;
+    while [7, 31, 151].iter().any(|&p| step.is_multiple_of(p)) {
+        step = step.wrapping_add(1) & 0x7fff;
+    }
+    step
+}
+
+/// One packet's own numbers.
+pub struct Number<'p> {
+    /// The key that seals it.
+    pub key: &'p OutKey,
+    /// Never given twice for `key`.
+    pub prseq: Prseq,
+    /// PSN This Packet.
+    pub psntp: u16,
+    /// Whether `key` is of the epoch and secret that were asked for; if not, a later packet moves on.
+    pub current: bool,
+    /// Whether this packet is the first of its key.
+    pub first_of_key: bool,
+}
+
+/// What a worker knows when it asks for a number.
+#[derive(Clone, Copy)]
+pub struct Need<'f> {
+    /// The epoch that the worker's snapshot asks for.
+    pub epoch: Epoch,
+    /// Tells apart the SharedSecrets that one epoch may see when lists change.
+    pub secret: u32,
+    /// Serial number of the worker's snapshot: an older one never takes a flow back.
+    pub serial: u32,
+    /// The floor of (epoch, 5-tuple).
+    pub floor: FloorCells<'f>,
+    /// Packets a key may seal, 1 … [`MAX_PACKETS_PER_KEY`].
+    pub limit: u16,
+    /// Cycles a key may be used.
+    pub max_age: u64,
+    /// The time, in cycles.
+    pub now: u64,
+    /// 32 fresh random bits for the walk of PRSEQ.
+    pub random: u32,
+}
+
+/// No number can be had right now: the next key is not ready, or (after 2^32 keys) there is none left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoNumber;
+
+/// The sender's half of a flow.
+pub struct Outgoing {
+    word: AtomicU64,
+    /// When the chapter began, in cycles.
+    born: AtomicU64,
+    /// Packets of the chapters before.
+    earlier: AtomicU64,
+    /// When the spare key went out of sight, for the chapter in `stamped`.
+    stamp: AtomicU64,
+    stamped: AtomicU32,
+    claim: AtomicU32,
+    /// The chapter whose key is prepared.
+    ready: AtomicU32,
+    /// The snapshot that the newest key was prepared under.
+    serial: AtomicU32,
+    secrets: [AtomicU32; 2],
+    keys: [SharedCell<OutKey>; 2],
+}
+
+#[derive(Clone, Copy)]
+struct Word {
+    chapter: u32,
+    count: u16,
+    psntp: u16,
+}
+
+impl Word {
+    fn unpack(bits: u64) -> Self {
+        Self {
+            chapter: (bits >> 32) as u32,
+            count: (bits >> 16) as u16,
+            psntp: bits as u16,
+        }
+    }
+
+    fn pack(self) -> u64 {
+        (u64::from(self.chapter) << 32) | (u64::from(self.count) << 16) | u64::from(self.psntp)
+    }
+}
+
+impl Outgoing {
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            born: AtomicU64::new(0),
+            earlier: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
+            stamped: AtomicU32::new(0),
+            claim: AtomicU32::new(0),
+            ready: AtomicU32::new(0),
+            serial: AtomicU32::new(0),
+            secrets: [AtomicU32::new(0), AtomicU32::new(0)],
+            keys: [
+                SharedCell::new(OutKey::default()),
+                SharedCell::new(OutKey::default()),
+            ],
+        }
+    }
+
+    /// Makes a fresh half: no key, and PSNTP starting at `psntp` + 1.
+    ///
+    /// To be called before anyone else can see the flow.
+    pub(crate) fn reset(&self, psntp: u16) {
+        let word = Word {
+            chapter: 0,
+            count: 0,
+            psntp,
+        };
+        self.word.store(word.pack(), Ordering::Relaxed);
+        for counter in [&self.born, &self.earlier, &self.stamp] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        for counter in [&self.stamped, &self.claim, &self.ready, &self.serial] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Overwrites the keys.
+    ///
+    /// # Safety
+    /// No worker may see the flow.
+    pub(crate) unsafe fn wipe(&self) {
+        for key in &self.keys {
+            // SAFETY: the caller is the only one who can reach the flow.
+            unsafe { key.write(OutKey::wipe) };
+        }
+    }
+
+    /// Packets numbered so far.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let word = Word::unpack(self.word.load(Ordering::Acquire));
+        self.earlier.load(Ordering::Relaxed) + u64::from(word.count)
+    }
+
+    /// The key in use, if there is one yet.
+    #[must_use]
+    pub fn key<'p>(&'p self, pin: &'p Pin<'_>) -> Option<&'p OutKey> {
+        let word = Word::unpack(self.word.load(Ordering::Acquire));
+        (word.chapter != 0).then(|| self.key_of(word.chapter, pin))
+    }
+
+    fn key_of<'p>(&'p self, chapter: u32, _pin: &'p Pin<'_>) -> &'p OutKey {
+        // SAFETY: the word, read under this pin, showed `chapter`, so its key was written before (the swap that published it
+        // is a release, the read an acquire). `prepare` writes this place again only for chapter + 2, after a stamp taken
+        // while the word showed chapter + 1 has passed, which it cannot before this pin ends.
+        unsafe { self.keys[(chapter & 1) as usize].read() }
+    }
+
+    /// Takes the next number for a sealed packet, changing the key first where that is due.
+    ///
+    /// `derive` gives the key of an epoch and Kri, or `None` if its secret is gone.
+    ///
+    /// # Errors
+    /// [`NoNumber`]: the packet has to go unmarked.
+    pub fn number<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        need: &Need<'_>,
+        mut derive: impl FnMut(&Epoch, u32) -> Option<SessionKey>,
+    ) -> Result<Number<'p>, NoNumber> {
+        loop {
+            let bits = self.word.load(Ordering::Acquire);
+            let word = Word::unpack(bits);
+            let next_chapter = word.chapter.wrapping_add(1);
+            let usable = word.chapter != 0 && word.count < need.limit;
+            let change = !usable || self.is_due(word.chapter, need, pin);
+            let prepared = if change || word.count >= need.limit / 2 {
+                self.prepare(pin, word.chapter, need, &mut derive)
+            } else {
+                false
+            };
+            let next = if change && prepared {
+                Word {
+                    chapter: next_chapter,
+                    count: 1,
+                    psntp: word.psntp.wrapping_add(1),
+                }
+            } else if usable {
+                Word {
+                    count: word.count + 1,
+                    psntp: word.psntp.wrapping_add(1),
+                    ..word
+                }
+            } else if Word::unpack(self.word.load(Ordering::Acquire)).chapter != word.chapter {
+                continue;
+            } else {
+                return Err(NoNumber);
+            };
+            if self
+                .word
+                .compare_exchange_weak(bits, next.pack(), Ordering::AcqRel, Ordering::Acquire)
+                .is_err()
+            {
+                continue;
+            }
+            let first_of_key = next.chapter != word.chapter;
+            if first_of_key {
+                self.born.store(need.now, Ordering::Relaxed);
+                self.earlier
+                    .fetch_add(u64::from(word.count), Ordering::Relaxed);
+            }
+            let key = self.key_of(next.chapter, pin);
+            return Ok(Number {
+                key,
+                prseq: key.prseq(next.count),
+                psntp: next.psntp,
+                current: key.epoch == need.epoch && self.secret_of(next.chapter) == need.secret,
+                first_of_key,
+            });
+        }
+    }
+
+    /// Takes the next number of a flow whose options are sent in the clear: there is no key that could be used up.
+    pub fn number_in_clear(&self) -> (Prseq, u16) {
+        let mut bits = self.word.load(Ordering::Acquire);
+        loop {
+            let word = Word::unpack(bits);
+            let wraps = word.count >= MAX_PACKETS_PER_KEY;
+            let next = Word {
+                chapter: 0,
+                count: if wraps { 1 } else { word.count + 1 },
+                psntp: word.psntp.wrapping_add(1),
+            };
+            match self.word.compare_exchange_weak(
+                bits,
+                next.pack(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => {
+                    if wraps {
+                        self.earlier
+                            .fetch_add(u64::from(word.count), Ordering::Relaxed);
+                    }
+                    return (Prseq::saturating(next.count), next.psntp);
+                }
+                Err(seen) => bits = seen,
+            }
+        }
+    }
+
+    fn secret_of(&self, chapter: u32) -> u32 {
+        self.secrets[(chapter & 1) as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether the chapter has to end although its numbers last: its key is of another epoch or secret, or too old.
+    fn is_due(&self, chapter: u32, need: &Need<'_>, pin: &Pin<'_>) -> bool {
+        let key = self.key_of(chapter, pin);
+        let outdated = (key.epoch != need.epoch || self.secret_of(chapter) != need.secret)
+            && self.serial.load(Ordering::Relaxed) <= need.serial;
+        outdated || need.now.saturating_sub(self.born.load(Ordering::Relaxed)) >= need.max_age
+    }
+
+    /// Sees to it that the key of the chapter after `chapter` is ready; false if it cannot be right now.
+    fn prepare(
+        &self,
+        pin: &Pin<'_>,
+        chapter: u32,
+        need: &Need<'_>,
+        derive: &mut impl FnMut(&Epoch, u32) -> Option<SessionKey>,
+    ) -> bool {
+        let Some(next) = chapter.checked_add(1) else {
+            return false;
+        };
+        if self.ready.load(Ordering::Acquire) == next {
+            return true;
+        }
+        if self
+            .claim
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        let ready = self.prepare_claimed(pin, chapter, next, need, derive);
+        self.claim.store(0, Ordering::Release);
+        ready
+    }
+
+    fn prepare_claimed(
+        &self,
+        pin: &Pin<'_>,
+        chapter: u32,
+        next: u32,
+        need: &Need<'_>,
+        derive: &mut impl FnMut(&Epoch, u32) -> Option<SessionKey>,
+    ) -> bool {
+        if self.ready.load(Ordering::Acquire) == next {
+            return true;
+        }
+        let lasts = Word::unpack(self.word.load(Ordering::Acquire)).chapter == chapter;
+        if !lasts || self.serial.load(Ordering::Relaxed) > need.serial {
+            return false;
+        }
+        if !self.spare_is_unseen(pin, chapter) {
+            return false;
+        }
+        let running = (chapter != 0).then(|| self.key_of(chapter, pin));
+        let kri = match running {
+            Some(key) if key.epoch == need.epoch => {
+                let Some(kri) = key.kri.checked_add(1) else {
+                    return false;
+                };
+                need.floor.raise(kri);
+                kri
+            }
+            _ => need.floor.start(),
+        };
+        let Some(session) = derive(&need.epoch, kri) else {
+            return false;
+        };
+        let place = (next & 1) as usize;
+        // SAFETY: only the holder of `claim` writes keys. This place held the key of chapter - 1, which nobody reads any more
+        // (`spare_is_unseen`), and chapter + 1 is not published before `ready` says that it may be, below.
+        unsafe {
+            self.keys[place].write(|key| {
+                key.key = session.key;
+                key.base_nonce = session.base_nonce;
+                key.kri = kri;
+                key.epoch = need.epoch;
+                key.step = coprime_step(need.random as u16);
+                key.offset = (need.random >> 16) as u16 & 0x7fff;
+            });
+        }
+        self.secrets[place].store(need.secret, Ordering::Relaxed);
+        self.serial.store(need.serial, Ordering::Relaxed);
+        self.ready.store(next, Ordering::Release);
+        true
+    }
+
+    /// Whether the key that is not `chapter`'s is out of every worker's sight. The first call in a chapter takes the stamp.
+    fn spare_is_unseen(&self, pin: &Pin<'_>, chapter: u32) -> bool {
+        // Before chapter 2 nothing was ever in the spare place.
+        if chapter < 2 {
+            return true;
+        }
+        if self.stamped.load(Ordering::Relaxed) != chapter {
+            let stamp = pin.quiescence().retire();
+            self.stamp.store(stamp.to_bits(), Ordering::Relaxed);
+            self.stamped.store(chapter, Ordering::Relaxed);
+        }
+        let stamp = Stamp::from_bits(self.stamp.load(Ordering::Relaxed));
+        pin.quiescence().passed(stamp)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+#[path = "outgoing_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+use super::super::incoming::Found;
+use super::super::{Epoch, Reader};
+use super::*;
+use crate::crypto::SessionKey;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+
+const TIMEOUT: u64 = 100 << 24;
+
+fn tuple(n: u32) -> FiveTuple {
+    let mut src = [0; 16];
+    src[..4].copy_from_slice(&n.to_be_bytes());
+    FiveTuple {
+        src,
+        dst: [9; 16],
+        sport: 1,
+        dport: 2,
+        protocol: 6,
+    }
+}
+
+fn table(capacity: usize) -> FlowTable {
+    FlowTable::new(capacity, [1, 2], false).unwrap()
+}
+
+/// What a worker does for a packet: find, keep, or make.
+fn flow<'p>(t: &'p FlowTable, n: u32, now: u64, pin: &'p Pin<'_>) -> Result<&'p Entry, NoFlow> {
+    let tuple = tuple(n);
+    let hash = t.hasher().hash(&tuple);
+    match t.find(hash, &tuple, pin) {
+        Some(e) if FlowTable::keep(e, now) => Ok(e),
+        Some(_) => Err(NoFlow::Contended),
+        None => t.insert(hash, &tuple, 0, now, 0, pin),
+    }
+}
+
+fn age(t: &FlowTable, ageing: &mut Ageing<'_>, q: &mut Reader<'_>, now: u64) {
+    let pin = q.pin();
+    ageing.step(&pin, now, TIMEOUT, t.capacity());
+}
+
+#[test]
+fn holds_its_capacity_and_then_says_full() {
+    let t = table(1_024);
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let pin = r.pin();
+    for n in 0..1_024 {
+        assert_eq!(*flow(&t, n, 1, &pin).unwrap().tuple(), tuple(n));
+    }
+    assert_eq!(flow(&t, 5_000, 1, &pin).err(), Some(NoFlow::Full));
+    assert!(flow(&t, 77, 1, &pin).is_ok());
+    assert_eq!(t.len(), 1_024);
+    let mut seen = 0;
+    let mut at = Some(0);
+    while let Some(from) = at {
+        at = t.visit(&pin, from, 100, |_| seen += 1);
+    }
+    assert_eq!(seen, 1_024);
+}
+
+#[test]
+fn idle_flows_go_and_their_room_is_used_again() {
+    let t = table(64);
+    let q = Quiescence::new(2);
+    let mut worker = q.reader(0).unwrap();
+    let mut manager = q.reader(1).unwrap();
+    let mut ageing = Ageing::new(&t);
+    for n in 0..64 {
+        flow(&t, n, 0, &worker.pin()).unwrap();
+    }
+    let later = TIMEOUT + (2 << 24);
+    flow(&t, 3, later, &worker.pin()).unwrap();
+    age(&t, &mut ageing, &mut manager, later);
+    flow(&t, 4, later, &worker.pin()).unwrap();
+    for _ in 0..4 {
+        worker.pin();
+        age(&t, &mut ageing, &mut manager, later);
+    }
+    assert_eq!(t.len(), 2, "3 was in use, 4 was brought back while dying");
+    let pin = worker.pin();
+    assert!(flow(&t, 100, later, &pin).is_ok());
+}
+
+#[test]
+fn an_entry_in_a_workers_hands_is_not_reused() {
+    let t = table(1);
+    let q = Quiescence::new(2);
+    let mut worker = q.reader(0).unwrap();
+    let mut manager = q.reader(1).unwrap();
+    let mut ageing = Ageing::new(&t);
+    flow(&t, 1, 0, &worker.pin()).unwrap();
+    let later = 2 * TIMEOUT;
+    age(&t, &mut ageing, &mut manager, later);
+    {
+        let pin = worker.pin();
+        let hash = t.hasher().hash(&tuple(1));
+        assert!(
+            t.find(hash, &tuple(1), &pin).is_some(),
+            "dying, still there"
+        );
+        for _ in 0..5 {
+            age(&t, &mut ageing, &mut manager, later);
+        }
+        // It left the index meanwhile, but this burst may still hold it.
+        assert_eq!(t.len(), 1);
+    }
+    worker.pin();
+    for _ in 0..3 {
+        age(&t, &mut ageing, &mut manager, later);
+        worker.rest();
+    }
+    assert_eq!(t.len(), 0);
+}
+
+#[test]
+fn what_an_evicted_flow_accepted_is_not_accepted_again() {
+    let t = table(8);
+    let q = Quiescence::new(2);
+    let mut worker = q.reader(0).unwrap();
+    let mut manager = q.reader(1).unwrap();
+    let mut ageing = Ageing::new(&t);
+    let epoch = Epoch {
+        pms_serial: 1,
+        src_generation: 1,
+        dst_generation: 1,
+    };
+    let hash = {
+        let pin = worker.pin();
+        let e = flow(&t, 1, 0, &pin).unwrap();
+        let session = SessionKey {
+            key: [1; 32],
+            base_nonce: [0; 12],
+        };
+        for psntp in [50, 54, 52] {
+            let found = Found {
+                epoch,
+                kri: 2,
+                session: &session,
+                psntp,
+                now: 0,
+            };
+            e.incoming.take_in(&found, &pin, |_| true).unwrap();
+        }
+        e.hash()
+    };
+    worker.rest();
+    for _ in 0..5 {
+        age(&t, &mut ageing, &mut manager, 2 * TIMEOUT);
+    }
+    assert!(t.is_empty());
+    assert!(!t.memory.allows(hash, &epoch, 2, 54));
+    assert!(!t.memory.allows(hash, &epoch, 2, 53));
+    assert!(t.memory.allows(hash, &epoch, 2, 55));
+}
+
+#[test]
+fn capacities_out_of_range_are_refused() {
+    assert!(matches!(
+        FlowTable::new(0, [0, 0], false),
+        Err(TableError::Capacity(0))
+    ));
+}
+
+/// Threads that create, use and age the same few tuples: at any time a tuple has one entry, so a counter kept in the entry
+/// (here PSNTP) never shows one number twice while the flow lasts, and never reads another tuple's entry.
+#[test]
+fn threads_share_one_entry_a_tuple() {
+    const WORKERS: usize = 3;
+    let t = table(64);
+    let q = Quiescence::new(WORKERS + 1);
+    let made = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let numbers = std::sync::Mutex::new(HashMap::<(u32, u32), usize>::new());
+    std::thread::scope(|s| {
+        for w in 0..WORKERS {
+            let (t, q, done, numbers, made) = (&t, &q, &done, &numbers, &made);
+            s.spawn(move || {
+                let mut reader = q.reader(w).unwrap();
+                let mut mine = Vec::new();
+                for i in 0..60_000u32 {
+                    let pin = reader.pin();
+                    let n = (i / 7) % 40;
+                    let now = u64::from(i) << 24;
+                    let tuple = tuple(n);
+                    let hash = t.hasher().hash(&tuple);
+                    let entry = match t.find(hash, &tuple, &pin) {
+                        Some(e) if FlowTable::keep(e, now) => e,
+                        Some(_) => continue,
+                        None => {
+                            // Each entry ever made is told apart by its `since`.
+                            let id = made.fetch_add(1, Ordering::Relaxed) as u32;
+                            match t.insert(hash, &tuple, 0, now, id, &pin) {
+                                Ok(e) => e,
+                                Err(_) => continue,
+                            }
+                        }
+                    };
+                    assert_eq!(*entry.tuple(), tuple);
+                    let (_, psntp) = entry.outgoing.number_in_clear();
+                    mine.push((entry.since(), u32::from(psntp)));
+                }
+                drop(reader);
+                let mut numbers = numbers.lock().unwrap();
+                for key in mine {
+                    *numbers.entry(key).or_default() += 1;
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        s.spawn(|| {
+            let mut reader = q.reader(WORKERS).unwrap();
+            let mut ageing = Ageing::new(&t);
+            let mut now = 0;
+            while done.load(Ordering::Relaxed) < WORKERS {
+                now += 1u64 << 24;
+                let pin = reader.pin();
+                ageing.step(&pin, now, 5 << 24, 64);
+            }
+        });
+    });
+    let numbers = numbers.into_inner().unwrap();
+    assert!(
+        numbers.values().all(|&times| times == 1),
+        "a number came twice"
+    );
+}

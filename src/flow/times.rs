@@ -1,0 +1,233 @@
+//! What a flow remembers of time: when packets were sent, and when the last one came.
+//!
+//! All times are TSC cycles cut to 48 bits (30 hours at 2.6 GHz): each word carries the sequence number that it belongs to in
+//! its upper 16 bits, so that number and time are read together.
+
+use super::sync::{AtomicU64, Ordering};
+
+const TIME_BITS: u32 = 48;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+
+fn pack(psn: u16, cycles: u64) -> u64 {
+    (u64::from(psn) << TIME_BITS) | (cycles & TIME)
+}
+
+/// The cycles from `earlier` to `later`, both cut to 48 bits; `None` if that is more than half the circle, so negative.
+#[must_use]
+pub fn cycles_between(earlier: u64, later: u64) -> Option<u64> {
+    let cycles = later.wrapping_sub(earlier) & TIME;
+    (cycles < 1 << (TIME_BITS - 1)).then_some(cycles)
+}
+
+const LEVELS: usize = 4;
+const PLACES: usize = 4;
+/// Level n keeps each 8^n-th packet.
+const LEVEL_SHIFT: u32 = 3;
+
+/// Send times of some of the packets that may still be answered.
+///
+/// With pipelined traffic the packet that a peer names (PSNLR) was sent long before the last one. Keeping every time would
+/// take a cache line each eight packets in flight. Instead four levels keep four times each: the last four packets, the last four
+/// whose PSNTP is a multiple of 8, of 64 and of 512. So a flow with few packets in flight is measured by each answer, and one
+/// with up to 2,048 in flight by at least each 512th.
+pub struct SendTimes {
+    places: [[AtomicU64; PLACES]; LEVELS],
+}
+
+impl SendTimes {
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn new() -> Self {
+        Self {
+            places: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+        }
+    }
+
+    /// Forgets everything; to be called before anyone else can see the flow.
+    pub(crate) fn reset(&self) {
+        for place in self.places.iter().flatten() {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the packet `psntp` is sent at `now` (cycles, not 0).
+    pub fn sent(&self, psntp: u16, now: u64) {
+        let word = pack(psntp, now);
+        let mut index = psntp;
+        for level in &self.places {
+            level[index as usize % PLACES].store(word, Ordering::Relaxed);
+            if index & ((1 << LEVEL_SHIFT) - 1) != 0 {
+                break;
+            }
+            index >>= LEVEL_SHIFT;
+        }
+    }
+
+    /// When the packet `psn` was sent, in cycles of 48 bits, if that is still known.
+    #[must_use]
+    pub fn when(&self, psn: u16) -> Option<u64> {
+        let mut index = psn;
+        for level in &self.places {
+            let word = level[index as usize % PLACES].load(Ordering::Relaxed);
+            if word != 0 && (word >> TIME_BITS) as u16 == psn {
+                return Some(word & TIME);
+            }
+            if index & ((1 << LEVEL_SHIFT) - 1) != 0 {
+                break;
+            }
+            index >>= LEVEL_SHIFT;
+        }
+        None
+    }
+}
+
+/// The last packet that came on a flow, for PSNLR, DeltaTLR and DeltaTLS of the packets that go out.
+pub struct LastReceived {
+    /// PSN and time of receipt; 0 before the first.
+    at: AtomicU64,
+    /// PSN and the cycles since the last packet sent before it, plus one; 0 if none was sent.
+    since_sent: AtomicU64,
+    /// Time of the last packet sent; 0 before the first.
+    last_sent: AtomicU64,
+}
+
+/// What a packet that goes out says of the last one that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// PSN Last Received.
+    pub psnlr: u16,
+    /// Cycles from its receipt until now, for DeltaTLR.
+    pub since_received: u64,
+    /// Cycles from the last packet sent before it to its receipt, for DeltaTLS; `None` if none was sent before it.
+    pub sent_to_received: Option<u64>,
+}
+
+impl LastReceived {
+    #[cfg(any(test, feature = "loom"))]
+    pub(crate) fn new() -> Self {
+        Self {
+            at: AtomicU64::new(0),
+            since_sent: AtomicU64::new(0),
+            last_sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Forgets everything; to be called before anyone else can see the flow.
+    pub(crate) fn reset(&self) {
+        for word in [&self.at, &self.since_sent, &self.last_sent] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a packet is sent at `now`.
+    pub fn sent(&self, now: u64) {
+        self.last_sent.store(now & TIME, Ordering::Relaxed);
+    }
+
+    /// Notes that the packet `psn` came at `now`.
+    pub fn received(&self, psn: u16, now: u64) {
+        let sent = self.last_sent.load(Ordering::Relaxed);
+        let since = match sent {
+            0 => None,
+            sent => cycles_between(sent, now),
+        };
+        // The deltas of two packets must not be mixed: the reader takes this one only if its PSN is the other word's.
+        self.since_sent.store(
+            pack(psn, since.map_or(0, |c| (c + 1).min(TIME))),
+            Ordering::Relaxed,
+        );
+        self.at
+            .store(pack(psn, (now & TIME).max(1)), Ordering::Release);
+    }
+
+    /// What to say at `now`; `None` before the first packet came.
+    #[must_use]
+    pub fn heard(&self, now: u64) -> Option<Heard> {
+        let at = self.at.load(Ordering::Acquire);
+        if at == 0 {
+            return None;
+        }
+        let psnlr = (at >> TIME_BITS) as u16;
+        let since = self.since_sent.load(Ordering::Relaxed);
+        let same = (since >> TIME_BITS) as u16 == psnlr;
+        Some(Heard {
+            psnlr,
+            since_received: cycles_between(at & TIME, now & TIME).unwrap_or(0),
+            sent_to_received: (same && since & TIME != 0).then_some((since & TIME).wrapping_sub(1)),
+        })
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_the_last_four_and_rarer_ones_longer() {
+        let t = SendTimes::new();
+        for n in 1..=5_000u32 {
+            t.sent(n as u16, u64::from(n) * 10);
+        }
+        for n in [5_000, 4_999, 4_998, 4_997] {
+            assert_eq!(t.when(n), Some(u64::from(n) * 10));
+        }
+        assert_eq!(t.when(4_995), None);
+        assert_eq!(t.when(4_976), Some(49_760), "a multiple of 8 within 32");
+        assert_eq!(t.when(4_936), None);
+        assert_eq!(t.when(4_800), Some(48_000), "a multiple of 64 within 256");
+        assert_eq!(
+            t.when(3_584),
+            Some(35_840),
+            "a multiple of 512 within 2,048"
+        );
+        assert_eq!(t.when(2_560), None);
+    }
+
+    #[test]
+    fn a_number_that_wrapped_is_not_taken_for_the_old_one() {
+        let t = SendTimes::new();
+        for n in 0..65_536u32 + 100 {
+            t.sent(n as u16, u64::from(n) + 1);
+        }
+        for n in 0..=65_535u16 {
+            if let Some(at) = t.when(n) {
+                let newest = if n < 100 {
+                    65_536 + u64::from(n)
+                } else {
+                    u64::from(n)
+                };
+                assert_eq!(at, newest + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn deltas_follow_rfc_8250() {
+        let l = LastReceived::new();
+        assert_eq!(l.heard(5), None);
+        l.received(7, 100);
+        assert_eq!(
+            l.heard(130),
+            Some(Heard {
+                psnlr: 7,
+                since_received: 30,
+                sent_to_received: None
+            })
+        );
+        l.sent(140);
+        l.received(8, 150);
+        assert_eq!(
+            l.heard(151),
+            Some(Heard {
+                psnlr: 8,
+                since_received: 1,
+                sent_to_received: Some(10)
+            })
+        );
+    }
+
+    #[test]
+    fn times_wrap_at_48_bits() {
+        assert_eq!(cycles_between((1 << 48) - 5, 5), Some(10));
+        assert_eq!(cycles_between(5, (1 << 48) - 5), None);
+    }
+}

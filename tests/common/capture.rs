@@ -1,0 +1,213 @@
+//! Captures by tcpdump, and a parser for what is in them, written apart from the appliance's.
+
+use super::netns::Netns;
+use super::process::{Process, run};
+use pcap_file::pcap::PcapReader;
+use std::fs::File;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A capture that runs.
+pub struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    pub fn start(netns: &Netns, interface: &str, dir: &Path) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = dir.join(format!("{interface}-{number}.pcap"));
+        let mut command = netns.command("tcpdump");
+        // Small frames of a big transfer: 128 MiB of ring, so that nothing is dropped while the machine is busy.
+        command
+            .args([
+                "-i", interface, "-n", "-U", "-s", "0", "-B", "131072", "-Z", "root", "-w",
+            ])
+            .arg(&file);
+        let mut tcpdump = Process::start(command);
+        tcpdump.wait_for("listening on", Duration::from_secs(10));
+        Self { tcpdump, file }
+    }
+
+    /// Ends the capture and yields its file; asserts that it is whole.
+    pub fn file(self) -> PathBuf {
+        // What was captured reaches tcpdump in blocks, at the latest after its time-out of a second.
+        std::thread::sleep(Duration::from_millis(1200));
+        let ended = self.tcpdump.stop("INT").success();
+        assert!(
+            ended.err.contains("\n0 packets dropped by kernel"),
+            "the capture has holes: {}",
+            ended.err
+        );
+        self.file
+    }
+
+    /// Ends the capture and yields its packets.
+    pub fn packets(self) -> Vec<Packet> {
+        read(&self.file())
+    }
+}
+
+/// Reads a capture of Ethernet frames.
+pub fn read(file: &Path) -> Vec<Packet> {
+    let mut reader = PcapReader::new(File::open(file).unwrap()).unwrap();
+    let mut packets = Vec::new();
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.unwrap();
+        assert_eq!(
+            packet.orig_len as usize,
+            packet.data.len(),
+            "a packet was cut"
+        );
+        packets.push(Packet {
+            time: packet.timestamp,
+            frame: packet.data.into_owned(),
+        });
+    }
+    packets
+}
+
+/// Packets of a capture that tshark calls malformed, or whose IPv6 chain it frowns upon; one line each.
+pub fn malformed(file: &Path) -> String {
+    let mut tshark = Command::new("tshark");
+    let filter = "_ws.malformed || ipv6.opt.invalid_len || ipv6.invalid_plen_value";
+    tshark.args(["-n", "-Y", filter, "-r"]).arg(file);
+    run(tshark, Duration::from_secs(600)).success().out
+}
+
+/// A captured frame.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Since 1970.
+    pub time: Duration,
+    pub frame: Vec<u8>,
+}
+
+/// The parts of an IPv6 packet.
+#[derive(Clone, Debug)]
+pub struct Ipv6<'a> {
+    pub source: Ipv6Addr,
+    pub destination: Ipv6Addr,
+    /// Upper-layer protocol.
+    pub protocol: u8,
+    /// Each extension header with the number that named it.
+    pub extensions: Vec<(u8, &'a [u8])>,
+    /// From the upper-layer header on.
+    pub upper: &'a [u8],
+}
+
+/// Source, destination, their ports (0 without), protocol.
+pub type Tuple = (Ipv6Addr, Ipv6Addr, u16, u16, u8);
+
+impl Packet {
+    /// Its IPv6 packet; `None` if it is anything else.
+    pub fn ipv6(&self) -> Option<Ipv6<'_>> {
+        let mut rest = self.frame.get(12..)?;
+        while let [0x81, 0x00, _, _, inner @ ..] | [0x88, 0xa8, _, _, inner @ ..] = rest {
+            rest = inner;
+        }
+        let [0x86, 0xdd, ip @ ..] = rest else {
+            return None;
+        };
+        let (header, rest) = ip.split_at_checked(40)?;
+        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let mut upper = &rest[..length];
+        let address =
+            |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&header[at..at + 16]).unwrap());
+        let mut protocol = header[6];
+        let mut extensions = Vec::new();
+        while matches!(protocol, 0 | 43 | 60) {
+            let size = 8 + 8 * usize::from(upper[1]);
+            let (extension, behind) = upper.split_at(size);
+            extensions.push((protocol, extension));
+            (protocol, upper) = (extension[0], behind);
+        }
+        Some(Ipv6 {
+            source: address(8),
+            destination: address(24),
+            protocol,
+            extensions,
+            upper,
+        })
+    }
+}
+
+impl<'a> Ipv6<'a> {
+    pub fn tuple(&self) -> Tuple {
+        let port = |at: usize| u16::from_be_bytes([self.upper[at], self.upper[at + 1]]);
+        let (source, destination) = match self.protocol {
+            6 | 17 => (port(0), port(2)),
+            _ => (0, 0),
+        };
+        (
+            self.source,
+            self.destination,
+            source,
+            destination,
+            self.protocol,
+        )
+    }
+
+    /// Whether it is a neighbour discovery or listener message, a link's own business.
+    pub fn is_link_business(&self) -> bool {
+        self.protocol == 58 && matches!(self.upper.first(), Some(130..=137 | 143))
+    }
+
+    /// Bytes of upper-layer payload of a TCP segment; 0 for other protocols.
+    pub fn tcp_payload(&self) -> usize {
+        if self.protocol == 6 {
+            self.upper.len() - 4 * usize::from(self.upper[12] >> 4)
+        } else {
+            0
+        }
+    }
+
+    /// All options of its Destination Options headers but padding: type and data.
+    pub fn destination_options(&self) -> Vec<(u8, &'a [u8])> {
+        let mut options = Vec::new();
+        for (_, header) in self.extensions.iter().filter(|(number, _)| *number == 60) {
+            let mut rest = &header[2..];
+            while let [kind, tail @ ..] = rest {
+                if *kind == 0 {
+                    rest = tail;
+                    continue;
+                }
+                let (length, tail) = tail.split_first().unwrap();
+                let (data, behind) = tail.split_at(usize::from(*length));
+                if *kind != 1 {
+                    options.push((*kind, data));
+                }
+                rest = behind;
+            }
+        }
+        options
+    }
+
+    /// The data of its sealed PDMv2 option of type 0x0F.
+    pub fn sealed(&self) -> Option<Sealed> {
+        let (_, data) = *self
+            .destination_options()
+            .iter()
+            .find(|(kind, data)| *kind == 0x0f && data.len() == 0x22)?;
+        let prseq_f = u16::from_be_bytes([data[2], data[3]]);
+        Some(Sealed {
+            prseq: prseq_f >> 1,
+            f: prseq_f & 1 == 1,
+            data: data.try_into().unwrap(),
+        })
+    }
+}
+
+/// A sealed PDMv2 option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub prseq: u16,
+    pub f: bool,
+    /// All of it behind Option Length.
+    pub data: [u8; 0x22],
+}

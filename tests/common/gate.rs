@@ -1,0 +1,248 @@
+//! An appliance in the lab: its configuration, its life, and what it says over its socket.
+
+use super::lab::{Lab, Side, bridge};
+use super::process::{Ended, Process, run};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The appliance.
+pub const PDMGATE: &str = env!("CARGO_BIN_EXE_pdmgate");
+
+/// How an appliance reaches its interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    AfPacket,
+    AfXdp,
+    Tap,
+}
+
+impl Driver {
+    fn devices(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AfPacket => ("net_af_packet0,iface=in0", "net_af_packet1,iface=out0"),
+            Self::AfXdp => (
+                "net_af_xdp0,iface=in0,start_queue=0,queue_count=1",
+                "net_af_xdp1,iface=out0,start_queue=0,queue_count=1",
+            ),
+            Self::Tap => ("net_tap0,iface=tapin", "net_tap1,iface=tapout"),
+        }
+    }
+}
+
+/// What a test can choose of a configuration. Both appliances of a lab get the same.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mode: &'static str,
+    pub protection: &'static str,
+    pub aead: &'static str,
+    /// 64 hexadecimal digits.
+    pub salt: String,
+    /// 64 hexadecimal digits.
+    pub pms: String,
+    /// Packets until a new key; at most 32767.
+    pub rotation_packets: u16,
+    pub rotation_age: &'static str,
+    /// Of the link between the appliances.
+    pub mtu: u16,
+    pub over_mtu: &'static str,
+    pub failed_open: &'static str,
+    /// Lines added under `policy:`, each with its two blanks in front.
+    pub policy_extra: &'static str,
+    /// Whole sections added at the end.
+    pub extra: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: "trusted-servers",
+            protection: "sealed",
+            aead: "aes-128-gcm",
+            salt: random_hex(),
+            pms: random_hex(),
+            rotation_packets: 32767,
+            rotation_age: "1h",
+            mtu: 1500,
+            over_mtu: "pass",
+            failed_open: "forward-stripped",
+            policy_extra: "",
+            extra: "",
+        }
+    }
+}
+
+fn random_hex() -> String {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).unwrap();
+    hex::encode(bytes)
+}
+
+impl Settings {
+    /// The configuration of an appliance with these devices that keeps its state and socket in `dir`.
+    pub fn yaml(&self, inside: &str, outside: &str, dir: &Path, core: usize) -> String {
+        let Self {
+            mode,
+            protection,
+            aead,
+            salt,
+            pms,
+            rotation_packets,
+            rotation_age,
+            ..
+        } = self;
+        let Self {
+            mtu,
+            over_mtu,
+            failed_open,
+            policy_extra,
+            extra,
+            ..
+        } = self;
+        let dir = dir.display();
+        let mut yaml = String::new();
+        write!(
+            yaml,
+            r#"ports:
+  inside: {{ device: "{inside}" }}
+  outside: {{ device: "{outside}" }}
+workers: {{ cores: [{core}], idle: sleep }}
+management: {{ core: {core} }}
+eal: {{ hugepages: off, mbufs: 8192 }}
+flows: {{ capacity: 4096 }}
+policy:
+  mtu: {mtu}
+  over_mtu: {over_mtu}
+  failed_open: {failed_open}
+{policy_extra}
+rotation: {{ packets: {rotation_packets}, age: {rotation_age} }}
+state: {dir}/state.json
+telemetry: {{ prometheus: "127.0.0.1:9464", socket: {dir}/pdmgate.sock }}
+pairings:
+  - name: lab
+    mode: {mode}
+    protection: {protection}
+    suite: {{ kem: x25519, aead: {aead} }}
+    salt: {salt}
+    pms: {pms}
+    clients: [ {{ prefix: "2001:db8:1::/64", generation: 1 }} ]
+    servers: [ {{ prefix: "2001:db8:2::/64", group: web, generation: 1 }} ]
+{extra}
+"#
+        )
+        .unwrap();
+        yaml
+    }
+}
+
+/// A running appliance.
+pub struct Gate {
+    process: Process,
+    dir: PathBuf,
+}
+
+impl Gate {
+    /// Starts one; a second start on the same side finds the state of the first.
+    pub fn start(lab: &Lab, side: Side, driver: Driver, settings: &Settings) -> Self {
+        let dir = lab.dir().join(format!("gate-{side:?}").to_lowercase());
+        std::fs::create_dir_all(&dir).unwrap();
+        let (inside, outside) = driver.devices();
+        let core = side as usize % std::thread::available_parallelism().map_or(1, usize::from);
+        std::fs::write(
+            dir.join("pdmgate.yaml"),
+            settings.yaml(inside, outside, &dir, core),
+        )
+        .unwrap();
+        let mut command = lab.gate_netns(side).command(PDMGATE);
+        command.arg("run").arg(dir.join("pdmgate.yaml"));
+        let mut gate = Self {
+            process: Process::start(command),
+            dir,
+        };
+        let socket = gate.socket();
+        gate.process
+            .wait_until("answer on its socket", Duration::from_secs(30), |_| {
+                get(&socket, "/v1/stats")
+            });
+        if driver == Driver::Tap {
+            // The driver makes its own interfaces; the hosts are reached by bridging to them.
+            let netns = lab.gate_netns(side);
+            bridge(netns, "brin", "tapin", "in0");
+            bridge(netns, "brout", "tapout", "out0");
+        }
+        gate
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("pdmgate.yaml")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("pdmgate.sock")
+    }
+
+    /// Log so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// `/v1/stats` over the socket.
+    pub fn stats(&self) -> Value {
+        get(&self.socket(), "/v1/stats").expect("no answer on the socket")
+    }
+
+    /// `pdmgate flows --json`.
+    pub fn flows(&self) -> Value {
+        let mut command = Command::new(PDMGATE);
+        command
+            .args(["flows", "--json", "--socket"])
+            .arg(self.socket());
+        let ended = run(command, Duration::from_secs(20)).success();
+        serde_json::from_str(&ended.out).unwrap()
+    }
+
+    /// SIGHUP.
+    pub fn reload(&self) {
+        self.process.signal("HUP");
+    }
+
+    /// SIGTERM; asserts that it ends well.
+    pub fn stop(self) -> Ended {
+        self.process.stop("TERM").success()
+    }
+
+    /// SIGKILL, as a crash would.
+    pub fn kill(self) -> Ended {
+        self.process.stop("KILL")
+    }
+}
+
+/// What `pdmgate decode` says of each packet of a capture.
+pub fn decode(config: &Path, capture: &Path) -> Vec<Value> {
+    let mut command = Command::new(PDMGATE);
+    command.arg("decode").arg(config).arg(capture);
+    let ended = run(command, Duration::from_secs(600)).success();
+    ended
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// GET over a Unix socket; `None` if nobody answers 200.
+pub fn get(socket: &Path, path: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    if head.split(' ').nth(1) != Some("200") {
+        return None;
+    }
+    serde_json::from_str(body).ok()
+}
