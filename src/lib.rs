@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod dataplane;
 pub mod decode;
 pub mod dpdk;
 pub mod flow;
