@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod dataplane;
+pub mod decode;
 pub mod dpdk;
 pub mod flow;
 pub mod manage;

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::{Malformed, Untouched};
+
 /// Which way a packet crosses the appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,8 +91,6 @@ pub struct Member {
     pub counter: Counter,
     /// The directions it occurs in.
     pub scope: Scope,
-    /// Value of the family's label; empty if the family has none.
-    pub value: &'static str,
 }
 
 macro_rules! counters {
@@ -110,6 +110,12 @@ macro_rules! counters {
         impl Counter {
             /// All of them, in the order of declaration.
             pub const ALL: &[Self] = &[$($( Self::$counter, )+)+];
+
+            /// The value of its family's label; empty if the family has none.
+            #[must_use]
+            pub const fn label_value(self) -> &'static str {
+                match self { $($( Self::$counter => counters!(@value $($value)?), )+)+ }
+            }
         }
 
         /// All families, in the order in which they are shown.
@@ -121,7 +127,6 @@ macro_rules! counters {
             members: &[$( Member {
                 counter: Counter::$counter,
                 scope: Scope::$scope,
-                value: counters!(@value $($value)?),
             }, )+],
         }, )+];
     };
@@ -235,6 +240,40 @@ counters! {
 }
 
 const COUNT: usize = Counter::ALL.len();
+
+impl From<Untouched> for Counter {
+    fn from(why: Untouched) -> Self {
+        match why {
+            Untouched::Ipv4 => Self::PassedIpv4,
+            Untouched::NonIp => Self::PassedNonIp,
+            Untouched::Multicast => Self::PassedMulticast,
+            Untouched::NeighbourDiscovery => Self::PassedNeighbourDiscovery,
+            Untouched::Mld => Self::PassedMld,
+            Untouched::Icmpv6Other => Self::PassedIcmpv6Other,
+            Untouched::Fragment => Self::PassedFragment,
+            Untouched::Esp => Self::PassedEsp,
+            Untouched::Ah => Self::PassedAh,
+            Untouched::HipShim6 => Self::PassedHipShim6,
+            Untouched::RoutingUnknown => Self::PassedRouting,
+            Untouched::NoNextHeader => Self::PassedNoNextHeader,
+            Untouched::Jumbogram => Self::PassedJumbogram,
+        }
+    }
+}
+
+impl From<Malformed> for Counter {
+    fn from(what: Malformed) -> Self {
+        match what {
+            Malformed::Truncated => Self::MalformedTruncated,
+            Malformed::Version => Self::MalformedVersion,
+            Malformed::PayloadLength => Self::MalformedPayloadLength,
+            Malformed::HeaderChain => Self::MalformedHeaderChain,
+            Malformed::OptionLength => Self::MalformedOptionLength,
+            Malformed::HopByHopOrder => Self::MalformedHopByHopOrder,
+            Malformed::Routing => Self::MalformedRouting,
+        }
+    }
+}
 
 /// The counters of one direction of one worker.
 #[derive(Debug)]
@@ -380,7 +419,11 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), FAMILIES.len());
         for family in FAMILIES {
-            let mut values: Vec<_> = family.members.iter().map(|m| m.value).collect();
+            let mut values: Vec<_> = family
+                .members
+                .iter()
+                .map(|m| m.counter.label_value())
+                .collect();
             assert_eq!(family.label.is_some(), values.iter().all(|v| !v.is_empty()));
             values.sort_unstable();
             values.dedup();

@@ -216,11 +216,12 @@ fn refusals() {
     let marked = packet(60, &format!("1104 0100 {SEALED} {UDP}"));
     assert_eq!(plan(&marked, 36), Err(CannotInsert::Present { at: 58 }));
 
-    let full = format!("11ff 1eff {} 01ff {}", "aa".repeat(255), "00".repeat(255));
-    let full = packet(
-        60,
-        &format!("{full} {} {UDP}", format!("1e00 {}", "1e00".repeat(766))),
+    let options = format!(
+        "{}{}",
+        format!("1eff{}", "aa".repeat(255)).repeat(2),
+        "1e00".repeat(766)
     );
+    let full = packet(60, &format!("11ff {options} {UDP}"));
     assert_eq!(accepted(&full).upper_at, 54 + 2048);
     assert_eq!(
         plan(&full, 36),
