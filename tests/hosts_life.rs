@@ -8,7 +8,7 @@ use common::lab::{Datagrams, Lab, Place, Shape, Side};
 use common::oracle::Ledger;
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn lab() -> Option<(Lab, Settings)> {
     Some((Lab::new(Shape::default())?, Settings::default()))
@@ -182,6 +182,85 @@ fn restarts_and_crashes_recover_and_no_key_meets_a_number_twice() {
 }
 
 #[test]
+fn a_flow_that_comes_back_gets_a_new_key() {
+    let Some(lab) = Lab::new(Shape::default()) else {
+        return;
+    };
+    let settings = Settings {
+        idle_timeout: "1s",
+        ..Settings::default()
+    };
+    let gate_a = lab.gate(Side::A, Driver::AfPacket, &settings);
+    let gate_b = lab.gate(Side::B, Driver::AfPacket, &settings);
+    let between = lab.capture(Place::Outside(Side::A), "ip6");
+    let stream = Datagrams {
+        count: 50,
+        rate: 1_000,
+        size: 100,
+        echo: true,
+    };
+    for time in 0..3 {
+        let (seen, sent) = lab.udp(Side::A, 6001, &stream);
+        assert_eq!(
+            (&seen["distinct"], &sent["echoes"]),
+            (&50.into(), &50.into())
+        );
+        for gate in [&gate_a, &gate_b] {
+            let flow = gate.flow(17, (6001, 6001));
+            assert_eq!(flow["packets_out"], 50, "{time}: {flow:#}");
+            assert_eq!(flow["packets_in"], 50, "{time}: {flow:#}");
+            assert_eq!((&flow["lost"], &flow["failed"]), (&0.into(), &0.into()));
+        }
+        // Idle for a second, and then as long as the table takes to notice.
+        let forgotten = || gate_a.flows().is_empty() && gate_b.flows().is_empty();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !forgotten() {
+            assert!(Instant::now() < deadline, "the flows were not forgotten");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let packets = between.packets();
+    let mut ledger = Ledger::new(&settings, 1);
+    for ip in packets.iter().filter_map(Packet::ipv6) {
+        if let Some(sealed) = ip.sealed() {
+            ledger.enter(ip.tuple(), &sealed);
+        }
+    }
+    assert_eq!(ledger.len(), 300);
+    let kris: BTreeSet<u32> = ledger.keys().iter().map(|id| id.kri).collect();
+    assert_eq!(kris, BTreeSet::from([0, 1, 2]));
+    gate_a.stop();
+    gate_b.stop();
+}
+
+#[test]
+fn a_link_goes_down_and_comes_up() {
+    let Some((lab, settings)) = lab() else { return };
+    let gate_a = lab.gate(Side::A, Driver::AfPacket, &settings);
+    let gate_b = lab.gate(Side::B, Driver::AfPacket, &settings);
+    assert_eq!(lab.ping(Side::A, 5, "0.05").len(), 5);
+    for interface in ["out0", "in0"] {
+        lab.gate_netns(Side::A)
+            .sh(&format!("ip link set {interface} down"));
+        assert_eq!(lab.ping(Side::A, 2, "0.05").len(), 0);
+        lab.gate_netns(Side::A)
+            .sh(&format!("ip link set {interface} up"));
+        // The hosts' kernels may hold the neighbour for unreachable for a moment.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while lab.ping(Side::A, 1, "0.05").is_empty() {
+            assert!(
+                Instant::now() < deadline,
+                "{interface}: nothing comes through"
+            );
+        }
+        assert_eq!(lab.ping(Side::A, 5, "0.05").len(), 5, "{interface}");
+    }
+    assert_eq!(gate_b.count("failed_open.authentication"), 0);
+    gate_a.stop();
+    gate_b.stop();
+}
+
+#[test]
 fn ending_drains_what_is_under_way() {
     let Some((lab, settings)) = lab() else { return };
     let gate_a = lab.gate(Side::A, Driver::AfPacket, &settings);
@@ -195,7 +274,7 @@ fn ending_drains_what_is_under_way() {
     std::thread::scope(|scope| {
         let traffic = scope.spawn(|| lab.udp(Side::A, 6001, &stream));
         std::thread::sleep(Duration::from_millis(1200));
-        let before = std::time::Instant::now();
+        let before = Instant::now();
         gate_a.stop();
         gate_b.stop();
         assert!(before.elapsed() < Duration::from_secs(10));

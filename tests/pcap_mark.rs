@@ -6,7 +6,7 @@ use common::capture::{Ipv6, Packet, Sealed, read};
 use common::gate::{Gate, Settings};
 use common::oracle::{Entry, KeyId, Metrics, Oracle};
 use common::packets::{Build, DESTINATION, echo, tcp, udp, write};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 const A: &str = "2001:db8:1::17";
@@ -201,6 +201,30 @@ fn sealed_by_asymmetric_poll() {
         mode: "asymmetric-poll",
         ..Settings::default()
     });
+}
+
+#[test]
+fn a_key_ends_when_its_numbers_are_used_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::default();
+    let frames = vec![udp(A, B, (1000, 53), b"again").frame(); 40_000];
+    let (out, _) = through(dir.path(), &settings, &frames, &[]);
+    assert_eq!(out.len(), frames.len());
+    let mut oracle = Oracle::of(&settings);
+    let mut numbers = [BTreeSet::new(), BTreeSet::new()];
+    for (at, packet) in out.iter().enumerate() {
+        let ip = packet.ipv6().unwrap();
+        let option = ip.sealed().unwrap();
+        let kri = u32::from(at >= 32_767);
+        let id = KeyId {
+            tuple: ip.tuple(),
+            generations: (1, 1),
+            kri,
+        };
+        assert!(oracle.open_with(id, &option).is_some(), "packet {at}");
+        assert!(numbers[kri as usize].insert(option.prseq), "packet {at}");
+    }
+    assert_eq!(numbers.map(|n| n.len()), [32_767, 40_000 - 32_767]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub const PDMGATE: &str = env!("CARGO_BIN_EXE_pdmgate");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     AfPacket,
+    /// With two queues; set [`Settings::queues`] too.
+    AfPacketTwice,
     AfXdp,
     Tap,
 }
@@ -26,6 +28,10 @@ impl Driver {
     fn devices(self) -> (&'static str, &'static str) {
         match self {
             Self::AfPacket => ("net_af_packet0,iface=in0", "net_af_packet1,iface=out0"),
+            Self::AfPacketTwice => (
+                "net_af_packet0,iface=in0,qpairs=2",
+                "net_af_packet1,iface=out0,qpairs=2",
+            ),
             Self::AfXdp => (
                 "net_af_xdp0,iface=in0,start_queue=0,queue_count=1",
                 "net_af_xdp1,iface=out0,start_queue=0,queue_count=1",
@@ -54,8 +60,10 @@ pub struct Settings {
     pub failed_open: &'static str,
     /// Lines added under `policy:`, each with its two blanks in front.
     pub policy_extra: &'static str,
-    /// Whole sections added at the end.
-    pub extra: &'static str,
+    /// How long a flow without a packet is kept.
+    pub idle_timeout: &'static str,
+    /// Queues of each port, one worker each.
+    pub queues: usize,
 }
 
 impl Default for Settings {
@@ -72,7 +80,8 @@ impl Default for Settings {
             over_mtu: "pass",
             failed_open: "forward-stripped",
             policy_extra: "",
-            extra: "",
+            idle_timeout: "60s",
+            queues: 1,
         }
     }
 }
@@ -87,14 +96,17 @@ impl Settings {
     /// The configuration of an appliance with these devices that keeps its state and socket in `dir`.
     pub fn yaml(&self, inside: &str, outside: &str, dir: &Path, core: usize) -> String {
         let dir = dir.display();
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores: Vec<_> = (0..self.queues).map(|queue| (core + queue) % all).collect();
         format!(
             r#"ports:
   inside: {{ device: "{inside}" }}
   outside: {{ device: "{outside}" }}
-workers: {{ cores: [{core}], idle: sleep }}
+  queues: {queues}
+workers: {{ cores: {cores:?}, idle: sleep }}
 management: {{ core: {core} }}
 eal: {{ hugepages: off, mbufs: 8192 }}
-flows: {{ capacity: 4096 }}
+flows: {{ capacity: 4096, idle_timeout: {idle_timeout} }}
 policy:
   mtu: {mtu}
   over_mtu: {over_mtu}
@@ -112,7 +124,6 @@ pairings:
     pms: {pms}
     clients: [ {{ prefix: "2001:db8:1::/64", generation: 1 }} ]
     servers: [ {{ prefix: "2001:db8:2::/64", group: web, generation: 1 }} ]
-{extra}
 "#,
             mtu = self.mtu,
             over_mtu = self.over_mtu,
@@ -125,7 +136,8 @@ pairings:
             aead = self.aead,
             salt = self.salt,
             pms = self.pms,
-            extra = self.extra,
+            idle_timeout = self.idle_timeout,
+            queues = self.queues,
         )
     }
 }
