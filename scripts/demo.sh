@@ -75,7 +75,7 @@ ports:
   outside: { device: "$3" }
 workers: { cores: [$4], idle: sleep }
 management: { core: $4 }
-eal: { hugepages: off, mbufs: 8192 }
+eal: { hugepages: off }
 flows: { capacity: 65536 }
 policy: { mtu: 1500 }
 state: $DIR/$1/state.json

@@ -105,7 +105,7 @@ impl Settings {
   queues: {queues}
 workers: {{ cores: {cores:?}, idle: sleep }}
 management: {{ core: {core} }}
-eal: {{ hugepages: off, mbufs: 8192 }}
+eal: {{ hugepages: off }}
 flows: {{ capacity: 4096, idle_timeout: {idle_timeout} }}
 policy:
   mtu: {mtu}
