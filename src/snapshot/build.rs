@@ -333,10 +333,9 @@ impl<'a> Draft<'a> {
             let key = entry.key();
             let remembered = record.and_then(|record| record.entries.get(&key));
             let own = remembered.map_or(entry.configured, |remembered| remembered.own);
-            let peer = remembered
-                .and_then(|remembered| remembered.peer)
-                .map_or(entry.configured, |peer| peer.max(entry.configured));
-            let start = remembered.and_then(|remembered| remembered.heard_start);
+            let (peer, start) = remembered.map_or((None, None), |remembered| {
+                (remembered.peer, remembered.heard_start)
+            });
             let heard = match cells.get(&key) {
                 Some(cell) => {
                     cell.note(peer, start);
@@ -346,7 +345,9 @@ impl<'a> Draft<'a> {
             };
             Generations {
                 own,
-                peer: heard.peer(),
+                peer: heard
+                    .peer()
+                    .map_or(entry.configured, |heard| heard.max(entry.configured)),
                 heard,
             }
         });
