@@ -177,6 +177,50 @@ fn flows_and_stats_print_tables_and_json() {
     assert_eq!(stats["counters"]["passed"]["out"]["fragment"], 7);
 }
 
+/// A configuration of one pairing with a port that `extra` may spoil.
+fn write_config(path: &Path, extra: &str) {
+    let yaml = format!(
+        "ports: {{ inside: {{ device: net_null0 }}, outside: {{ device: net_null1 }} }}\n\
+         {extra}\n\
+         pairings:\n\
+         - name: campus\n  \
+           salt: {salt}\n  \
+           pms: {pms}\n  \
+           clients: [ {{ prefix: \"2001:db8:1::/64\" }} ]\n  \
+           servers: [ {{ prefix: \"2001:db8:2::/64\", group: web }} ]\n",
+        salt = "5a".repeat(32),
+        pms = "c3".repeat(32),
+    );
+    std::fs::write(path, yaml).unwrap();
+}
+
+#[test]
+fn check_prints_the_configuration_without_its_secrets() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("pdmgate.yaml");
+    write_config(&path, "");
+    let text = stdout(&ends(&["check", path.to_str().unwrap()], 0));
+    assert!(text.contains("campus"), "{text}");
+    assert!(text.contains("net_null0"), "{text}");
+    assert!(!text.contains("c3c3"), "{text}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_ends_with_78() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("pdmgate.yaml");
+    write_config(&path, "policy: { mtu: 12 }");
+    let output = ends(&["check", path.to_str().unwrap()], 78);
+    let text = stderr(&output);
+    assert!(text.starts_with("pdmgate: error: "), "{text}");
+    assert!(text.contains("pdmgate.yaml:2:16"), "{text}");
+    assert!(!text.contains("c3c3"), "{text}");
+    assert!(stdout(&output).is_empty());
+    let missing = root.path().join("none.yaml");
+    let text = stderr(&ends(&["check", missing.to_str().unwrap()], 78));
+    assert!(text.contains("none.yaml"), "{text}");
+}
+
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let root = tempfile::tempdir().unwrap();

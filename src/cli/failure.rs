@@ -5,14 +5,25 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use crate::config::ConfigError;
+use crate::manage::RunError;
 use crate::telemetry::client::ClientError;
+
+/// `EX_CONFIG` of sysexits.h, so that a service manager can tell what no restart will cure.
+const EXIT_CONFIG: u8 = 78;
 
 /// What ends a subcommand.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The running appliance cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The appliance does not run.
+    #[error(transparent)]
+    Run(RunError),
     /// Standard output takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -21,13 +32,22 @@ pub enum Failure {
     Json(#[from] serde_json::Error),
 }
 
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Config(error) => Self::Config(error),
+            other => Self::Run(other),
+        }
+    }
+}
+
 impl Failure {
     /// Whether the reader of standard output has left. It had enough, so nothing went wrong: `pdmgate flows | head`.
     fn is_closed_pipe(&self) -> bool {
         let kind = match self {
             Self::Output(error) => Some(error.kind()),
             Self::Json(error) => error.io_error_kind(),
-            Self::Client(_) => None,
+            Self::Config(_) | Self::Run(_) | Self::Client(_) => None,
         };
         kind == Some(io::ErrorKind::BrokenPipe)
     }
@@ -48,7 +68,10 @@ impl Failure {
     }
 
     fn exit_code(&self) -> ExitCode {
-        ExitCode::from(1)
+        ExitCode::from(match self {
+            Self::Config(_) => EXIT_CONFIG,
+            _ => 1,
+        })
     }
 
     /// Says on standard error what happened.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod failure;
 mod flows;
 mod log;
@@ -58,6 +59,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Check(check::Args),
     Flows(flows::Args),
     Stats(stats::Args),
 }
@@ -68,7 +70,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log::start(&cli.log);
     let outcome = match &cli.command {
-        Command::Run(args) => return run::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::check(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),
     };

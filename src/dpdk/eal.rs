@@ -263,15 +263,18 @@ fn arguments(config: &EalConfig, hugepages: bool) -> Vec<String> {
     for (worker, core) in config.cores.workers.iter().enumerate() {
         lcores.push_str(&format!(",{}@{core}", lcore(worker)));
     }
-    // In memory: nothing is shared with other processes, so any number of them can run beside each other.
-    let mut arguments: Vec<String> = ["pdmgate", "--in-memory", "--no-telemetry", "--lcores"]
+    let mut arguments: Vec<String> = ["pdmgate", "--no-telemetry", "--lcores"]
         .map(String::from)
         .to_vec();
     arguments.push(lcores);
     arguments.extend(["--main-lcore".into(), "0".into()]);
-    if !hugepages {
+    // Nothing is shared with other processes, so any number of them can run beside each other, and nothing is left on disk.
+    if hugepages {
+        arguments.push("--in-memory".into());
+    } else {
         let megabytes = config.pool.memory().div_ceil(1 << 20);
-        arguments.extend(["--no-huge".into(), "-m".into(), megabytes.to_string()]);
+        arguments.extend(["--no-shconf", "--no-huge", "-m"].map(String::from));
+        arguments.push(megabytes.to_string());
     }
     let mut pci = config
         .devices
@@ -327,7 +330,10 @@ mod tests {
     fn arguments_for_virtual_devices() {
         let arguments = arguments(&config(&["net_ring0"]), false).join(" ");
         assert!(arguments.contains("--lcores 0@0,1@1,2@1 --main-lcore 0 "));
-        assert!(arguments.contains(" --no-huge -m 74 "), "{arguments}");
+        assert!(
+            arguments.contains(" --no-shconf --no-huge -m 74 "),
+            "{arguments}"
+        );
         assert!(arguments.contains(" --no-pci "));
         assert!(!arguments.contains("net_ring0"), "opened later");
         assert!(arguments.ends_with(" --iova-mode=va"));
@@ -338,6 +344,7 @@ mod tests {
         let arguments = arguments(&config(&["03:00.0", "03:00.1", "net_ring0"]), true).join(" ");
         assert!(arguments.contains(" -a 0000:03:00.0 -a 0000:03:00.1 "));
         assert!(!arguments.contains("--no-pci"));
+        assert!(arguments.contains(" --in-memory "));
         assert!(!arguments.contains("--no-huge"));
     }
 

@@ -10,8 +10,8 @@
 //! What makes the safe types safe:
 //!
 //! - Nothing here is ever unmapped. A [`Pool`] lives until the process ends and `rte_eal_cleanup` is not called, so an
-//!   [`Mbuf`] is valid wherever and for however long it is kept. The process ending is what returns the memory; in-memory
-//!   mode leaves nothing on disk that would have to be removed.
+//!   [`Mbuf`] is valid wherever and for however long it is kept. The process ending is what returns the memory; there
+//!   is nothing on disk that would have to be removed.
 //! - Each receive and each transmit queue exists once, as an owned handle that needs `&mut` to be used. A port is stopped
 //!   and closed when its last handle is dropped, so no queue is polled while its port stops.
 //! - An [`Mbuf`] is one packet with one owner. Transmitting moves it to the driver; what the driver did not take stays.
@@ -41,6 +41,14 @@ pub use pool::{Pool, PoolConfig, PoolError};
 pub use port::{Link, OpenPort, Port, PortConfig, PortError, PortStats};
 pub use queue::{RxQueue, TxQueue};
 pub use rss::Rss;
+
+/// The processor's time stamp counter, at [`Eal::tsc_hz`] ticks a second.
+#[inline]
+#[must_use]
+pub fn cycles() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and it touches nothing.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
 
 /// An error number as DPDK reports it, shown as the system's text for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

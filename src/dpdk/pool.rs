@@ -15,8 +15,17 @@ const LINK_BYTES: usize = 14 + 2 * 4 + 4;
 /// Cards take buffers in units of this; what is not a whole unit is lost to them.
 const BUFFER_UNIT: usize = 1024;
 
+/// Headroom that AF_XDP takes on top of the usual one.
+const XDP_HEADROOM: usize = 256;
+
 /// Mbufs a core keeps to itself, so that it rarely touches what all cores share.
 const CORE_CACHE: u32 = 256;
+
+/// More does not fit a buffer whose length is a 16-bit number.
+const LARGEST_MTU: usize = (u16::MAX as usize - ffi::RTE_PKTMBUF_HEADROOM as usize) / BUFFER_UNIT
+    * BUFFER_UNIT
+    - XDP_HEADROOM
+    - LINK_BYTES;
 
 /// `SOCKET_ID_ANY`.
 const ANY_SOCKET: i32 = -1;
@@ -36,7 +45,7 @@ pub struct PoolConfig {
 impl PoolConfig {
     /// Bytes of one packet buffer, headroom included: a whole frame, rounded up to what cards can use.
     fn data_room(&self) -> usize {
-        let frame = usize::from(self.mtu) + LINK_BYTES;
+        let frame = XDP_HEADROOM + usize::from(self.mtu) + LINK_BYTES;
         ffi::RTE_PKTMBUF_HEADROOM as usize + frame.next_multiple_of(BUFFER_UNIT).max(2048)
     }
 
@@ -66,7 +75,10 @@ pub enum PoolError {
         errno: Errno,
     },
     /// A buffer's length is a 16-bit number.
-    #[error("packets of {mtu} bytes do not fit a packet buffer; at most {} do", u16::MAX as usize - BUFFER_UNIT - ffi::RTE_PKTMBUF_HEADROOM as usize - LINK_BYTES)]
+    #[error(
+        "packets of {mtu} bytes do not fit a packet buffer; at most {} do",
+        LARGEST_MTU
+    )]
     Mtu {
         /// Bytes asked for.
         mtu: u16,
@@ -148,5 +160,29 @@ impl Pool {
 
     pub(super) fn as_ptr(&self) -> *mut ffi::rte_mempool {
         self.raw.as_ptr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(mtu: u16) -> usize {
+        let config = PoolConfig {
+            mbufs: 1,
+            mtu,
+            socket: None,
+        };
+        config.data_room()
+    }
+
+    #[test]
+    fn buffers_hold_a_frame_and_have_a_size_that_cards_take() {
+        assert_eq!(room(0), 128 + 2048);
+        assert_eq!(room(1500), 128 + 2048);
+        assert_eq!(room(9000), 128 + 10 * 1024);
+        let largest = LARGEST_MTU as u16;
+        assert!(u16::try_from(room(largest)).is_ok());
+        assert!(u16::try_from(room(largest + 1)).is_err());
     }
 }

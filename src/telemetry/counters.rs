@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::{Malformed, Untouched};
+
 /// Which way a packet crosses the appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,8 +91,6 @@ pub struct Member {
     pub counter: Counter,
     /// The directions it occurs in.
     pub scope: Scope,
-    /// Value of the family's label; empty if the family has none.
-    pub value: &'static str,
 }
 
 macro_rules! counters {
@@ -110,6 +110,12 @@ macro_rules! counters {
         impl Counter {
             /// All of them, in the order of declaration.
             pub const ALL: &[Self] = &[$($( Self::$counter, )+)+];
+
+            /// The value of its family's label; empty if the family has none.
+            #[must_use]
+            pub const fn label_value(self) -> &'static str {
+                match self { $($( Self::$counter => counters!(@value $($value)?), )+)+ }
+            }
         }
 
         /// All families, in the order in which they are shown.
@@ -121,7 +127,6 @@ macro_rules! counters {
             members: &[$( Member {
                 counter: Counter::$counter,
                 scope: Scope::$scope,
-                value: counters!(@value $($value)?),
             }, )+],
         }, )+];
     };
@@ -154,18 +159,18 @@ counters! {
         PassedFragment Both "fragment": "A fragment, the first one included."
         PassedEsp Both "esp": "ESP, which hides the upper layer."
         PassedAh Both "ah": "AH, which protects the headers that would change."
+        PassedHipShim6 Both "hip_shim6": "A HIP or Shim6 message, whose checksum covers its own header."
         PassedRouting Both "routing": "A routing header whose final destination cannot be told."
         PassedNoNextHeader Both "no_next_header": "No upper layer (next header 59)."
         PassedJumbogram Both "jumbogram": "Payload length in a jumbo option."
         PassedNoMatch Both "no_match": "The pair of addresses is in no pairing."
         PassedNoProtection Both "no_protection": "The pair is in a pairing without protection, which carries no PDMv2."
-        PassedAlreadyMarked Out "already_marked": "The host itself sent a PDM or PDMv2 option."
+        PassedAlreadyMarked Both "already_marked": "The host itself put a PDM or PDMv2 option in."
         PassedOverMtu Out "over_mtu": "The option would have made it larger than the MTU."
         PassedCannotInsert Out "cannot_insert": "Destination Options header full, or no headroom."
         PassedFlowTableFull Both "flow_table_full": "No room for a new flow."
         PassedKeyNotReady Out "key_not_ready": "No key for the flow yet."
         PassedNotMarked In "not_marked": "The pair matches, but the packet carries no option."
-        PassedNoOptionSecret In "no_option_secret": "The option arrived for a pair whose mode has no secret here."
     }
     "malformed" Directed by "reason" "Packets whose headers contradict themselves" {
         MalformedTruncated Both "truncated": "Shorter than a header that it announces."
@@ -174,7 +179,7 @@ counters! {
         MalformedHeaderChain Both "header_chain": "Extension headers past the end, or too many."
         MalformedOptionLength Both "option_length": "An option that is longer than its header."
         MalformedHopByHopOrder Both "hop_by_hop_order": "Hop-by-hop options that are not first."
-        MalformedNotContiguous Both "not_contiguous": "Headers spread over several buffers."
+        MalformedRouting Both "routing": "A routing header whose fields contradict each other."
     }
     "opened" Merged "Sealed options that opened" {
         Opened In: "Sealed option opened."
@@ -204,7 +209,6 @@ counters! {
         DroppedFailedOpen In "failed_open": "Failed open, and the policy drops these."
         DroppedOverMtu Out "over_mtu": "Too large with the option, and the policy drops these."
         DroppedTransmitFull Both "transmit_full": "The transmit queue was full."
-        DroppedNoBuffer Both "no_buffer": "No packet buffer was free."
     }
     "packet_too_big_sent" Merged "ICMPv6 Packet Too Big messages sent to hosts" {
         PacketTooBigSent Out: "Packet Too Big sent."
@@ -236,6 +240,40 @@ counters! {
 }
 
 const COUNT: usize = Counter::ALL.len();
+
+impl From<Untouched> for Counter {
+    fn from(why: Untouched) -> Self {
+        match why {
+            Untouched::Ipv4 => Self::PassedIpv4,
+            Untouched::NonIp => Self::PassedNonIp,
+            Untouched::Multicast => Self::PassedMulticast,
+            Untouched::NeighbourDiscovery => Self::PassedNeighbourDiscovery,
+            Untouched::Mld => Self::PassedMld,
+            Untouched::Icmpv6Other => Self::PassedIcmpv6Other,
+            Untouched::Fragment => Self::PassedFragment,
+            Untouched::Esp => Self::PassedEsp,
+            Untouched::Ah => Self::PassedAh,
+            Untouched::HipShim6 => Self::PassedHipShim6,
+            Untouched::RoutingUnknown => Self::PassedRouting,
+            Untouched::NoNextHeader => Self::PassedNoNextHeader,
+            Untouched::Jumbogram => Self::PassedJumbogram,
+        }
+    }
+}
+
+impl From<Malformed> for Counter {
+    fn from(what: Malformed) -> Self {
+        match what {
+            Malformed::Truncated => Self::MalformedTruncated,
+            Malformed::Version => Self::MalformedVersion,
+            Malformed::PayloadLength => Self::MalformedPayloadLength,
+            Malformed::HeaderChain => Self::MalformedHeaderChain,
+            Malformed::OptionLength => Self::MalformedOptionLength,
+            Malformed::HopByHopOrder => Self::MalformedHopByHopOrder,
+            Malformed::Routing => Self::MalformedRouting,
+        }
+    }
+}
 
 /// The counters of one direction of one worker.
 #[derive(Debug)]
@@ -381,7 +419,11 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), FAMILIES.len());
         for family in FAMILIES {
-            let mut values: Vec<_> = family.members.iter().map(|m| m.value).collect();
+            let mut values: Vec<_> = family
+                .members
+                .iter()
+                .map(|m| m.counter.label_value())
+                .collect();
             assert_eq!(family.label.is_some(), values.iter().all(|v| !v.is_empty()));
             values.sort_unstable();
             values.dedup();

@@ -117,7 +117,7 @@ impl Reading {
                 .iter()
                 .map(|m| {
                     (
-                        by_label(m.value).into_iter().collect(),
+                        by_label(m.counter.label_value()).into_iter().collect(),
                         self.totals.both(m.counter),
                     )
                 })
@@ -130,7 +130,7 @@ impl Reading {
                         .filter(move |m| m.scope.contains(direction))
                         .map(move |m| {
                             let mut labels = vec![("direction", direction.label())];
-                            labels.extend(by_label(m.value));
+                            labels.extend(by_label(m.counter.label_value()));
                             (labels, self.totals.get(direction, m.counter))
                         })
                 })

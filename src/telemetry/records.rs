@@ -103,7 +103,12 @@ impl CounterTree {
         let members = family.members.iter().filter(|member| occurs(member));
         Self::Split(
             members
-                .map(|member| (member.value.to_owned(), Self::Count(count(member))))
+                .map(|member| {
+                    (
+                        member.counter.label_value().to_owned(),
+                        Self::Count(count(member)),
+                    )
+                })
                 .collect(),
         )
     }

@@ -6,6 +6,7 @@ use pdmgate::dpdk::{
 };
 
 pub fn eal(workers: usize, pool: PoolConfig) -> Eal {
+    tracing_subscriber::fmt().with_test_writer().init();
     Eal::init(&EalConfig {
         cores: Cores::choose(workers),
         hugepages: Hugepages::Off,

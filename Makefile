@@ -1,0 +1,47 @@
+# `make` lists what there is. Everything here may be run on a fresh Debian 12 with Rust.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# Where scripts/setup.sh puts tools that are not installed.
+export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
+
+.PHONY: help setup setup-bench build test lint deny unit model demo bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing, reserve hugepages where permitted
+	@scripts/setup.sh
+
+build: setup ## Build the release binary
+	cargo build --release --locked
+
+test: setup lint deny unit model ## Check everything and run every test
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+deny: setup ## Check licences, sources and vulnerabilities of dependencies
+	scripts/deny.sh
+
+unit: setup
+	cargo test --locked
+
+# All interleavings of the lock-free parts; optimised, as there are many.
+model: setup
+	cargo test --locked --features loom --lib model
+
+demo: build ## Two hosts, two appliances between them, and what these measure
+	scripts/demo.sh
+
+bench: setup-bench build ## Measure, and write the report in perf/
+	perf/bench.sh
+
+setup-bench:
+	@scripts/setup.sh bench
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf target/tools
