@@ -1,6 +1,9 @@
 //! Every sample in `config/` loads, and becomes a snapshot.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use pdmgate::{
     config::{Config, Device, Hugepages, Mode, Protection},
@@ -89,4 +92,34 @@ fn lab_pcap() {
     assert_eq!(config.ports.queues.get(), 1);
     assert_eq!(config.eal.hugepages, Hugepages::Off);
     assert_eq!(config.pairings[1].protection, Protection::Clear);
+}
+
+#[test]
+fn the_examples_of_the_documentation_load() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let ports = "ports: { inside: { device: net_ring0 }, outside: { device: net_ring1 } }\n";
+    let mut examples = 0;
+    for block in page.split("```yaml\n").skip(1) {
+        let example = block.split("```").next().expect("a block");
+        // Secrets in files are what the test has at hand.
+        let mut text = String::new();
+        for line in example.lines() {
+            match line.split_once("pms_file:") {
+                Some((indent, _)) => text += &format!("{indent}pms: {}\n", "7".repeat(64)),
+                None => text += &format!("{line}\n"),
+            }
+        }
+        if !text.starts_with("ports:") {
+            text.insert_str(0, ports);
+        }
+        if text.contains("cores: [2, 3]") {
+            text = text.replace("net_ring1 } }", "net_ring1 }, queues: 2 }");
+        }
+        if let Err(error) = Config::parse(&text, Path::new("docs/configuration.md")) {
+            panic!("{error}");
+        }
+        examples += 1;
+    }
+    assert!(examples >= 11, "{examples}");
 }
