@@ -31,7 +31,7 @@ unit: setup
 
 # All interleavings of the lock-free parts; optimised, as there are many.
 model: setup
-	$(if $(wildcard tests/model.rs),cargo test --locked --release --features loom --test model)
+	cargo test --locked --features loom --lib model
 
 demo: build ## Two hosts, two appliances between them, and what these measure
 	scripts/demo.sh

@@ -38,6 +38,7 @@ need gcc has cc
 need pkg-config has pkg-config
 need libdpdk-dev pkg-config --exists 'libdpdk >= 22.11'
 need dpdk has dpdk-devbind.py
+need dpdk-dev has dpdk-testpmd
 need clang has clang
 need libclang-dev installed libclang-dev
 need iproute2 has ip
@@ -48,7 +49,6 @@ need tcpdump has tcpdump
 need tshark has tshark
 need jq has jq
 if [ "${1:-}" = bench ]; then
-    need dpdk-dev has dpdk-testpmd
     need valgrind has valgrind
 fi
 

@@ -3,9 +3,11 @@
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod dataplane;
 pub mod decode;
 pub mod dpdk;
 pub mod flow;
+pub mod manage;
 pub mod snapshot;
 pub mod telemetry;
 pub mod wire;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::manage::RunError;
 use crate::telemetry::client::ClientError;
 
 /// `EX_CONFIG` of sysexits.h, so that a service manager can tell what no restart will cure.
@@ -20,6 +21,9 @@ pub enum Failure {
     /// The running appliance cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The appliance does not run.
+    #[error(transparent)]
+    Run(RunError),
     /// Standard output takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -28,13 +32,22 @@ pub enum Failure {
     Json(#[from] serde_json::Error),
 }
 
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Config(error) => Self::Config(error),
+            other => Self::Run(other),
+        }
+    }
+}
+
 impl Failure {
     /// Whether the reader of standard output has left. It had enough, so nothing went wrong: `pdmgate flows | head`.
     fn is_closed_pipe(&self) -> bool {
         let kind = match self {
             Self::Output(error) => Some(error.kind()),
             Self::Json(error) => error.io_error_kind(),
-            Self::Config(_) | Self::Client(_) => None,
+            Self::Config(_) | Self::Run(_) | Self::Client(_) => None,
         };
         kind == Some(io::ErrorKind::BrokenPipe)
     }

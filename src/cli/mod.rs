@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log::start(&cli.log);
     let outcome = match &cli.command {
-        Command::Run(args) => return run::run(args),
+        Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),

@@ -1,7 +1,9 @@
 //! `pdmgate run`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+
+use super::Failure;
+use crate::manage;
 
 /// Carry traffic until SIGTERM.
 ///
@@ -21,11 +23,7 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs the appliance. The data plane is not joined to the command yet.
-pub fn run(args: &Args) -> ExitCode {
-    eprintln!(
-        "pdmgate: error: cannot run {}: the data plane is not wired to the command line",
-        args.config.display()
-    );
-    ExitCode::FAILURE
+/// Runs the appliance.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    Ok(manage::run(&args.config)?)
 }

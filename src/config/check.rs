@@ -6,6 +6,9 @@ use zeroize::Zeroizing;
 
 use super::{Config, Fault, Idle, Mode, Pairing, Prefix, Secret, error::Source, scalar::At};
 
+/// Pairings that telemetry can tell apart.
+const MAX_PAIRINGS: usize = 256;
+
 /// Every fault of `config`, in the order found; reads the `pms_file`s on the way.
 pub(super) fn check(config: &mut Config, source: &Source) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -215,6 +218,14 @@ fn once<'a>(
 }
 
 fn between_pairings(pairings: &[Pairing], source: &Source, report: &mut dyn FnMut(Fault)) {
+    if let Some(pairing) = pairings.get(MAX_PAIRINGS) {
+        report(source.fault_at(
+            &pairing.name,
+            &format!("{} pairings", pairings.len()),
+            format!("at most {MAX_PAIRINGS}; a pairing may have any number of entries"),
+        ));
+        return;
+    }
     for (at, pairing) in pairings.iter().enumerate() {
         for earlier in pairings.iter().take(at) {
             if earlier.name.as_str() == pairing.name.as_str() {

@@ -33,7 +33,7 @@ pub use sections::{
     Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, OverMtu, Policy, Port,
     Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
 };
-pub use types::{Device, Group, Listen, Name, Prefix, Secret, Unicast};
+pub use types::{Device, Group, Listen, Name, NotAPrefix, Prefix, Secret, Unicast};
 
 use sections::or_default;
 

@@ -434,6 +434,20 @@ fn pairings_must_differ() {
 }
 
 #[test]
+fn no_more_pairings_than_telemetry_has_room_for() {
+    let pairing = |n: usize| {
+        format!(
+            "- name: {}p{n}\n  mode: no-protection\n{LISTS}",
+            if n == 256 { "«" } else { "" }
+        )
+    };
+    let most: String = (0..256).map(pairing).collect();
+    assert_eq!(parse(&with_pairing(&most)).pairings.len(), 256);
+    let more: String = (0..257).map(pairing).collect();
+    refuse(&with_pairing(&more), "257 pairings", "at most 256");
+}
+
+#[test]
 fn errors_point_at_the_place() {
     let text = with_ports("policy:\n  mtu: 99 # small\n  failed_open: drop\n");
     let error = Config::parse(&text, Path::new("gate.yaml")).expect_err("refused");

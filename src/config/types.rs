@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{Ipv6Addr, SocketAddr},
+    str::FromStr,
 };
 
 use serde::{
@@ -10,6 +11,7 @@ use serde::{
     de::{self, Unexpected, Visitor},
 };
 use subtle::ConstantTimeEq;
+use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::scalar::{text, text_or};
@@ -140,28 +142,41 @@ impl Prefix {
     pub fn last(&self) -> u128 {
         self.first() | !mask(self.length)
     }
+}
 
-    fn parse(word: &str) -> Result<Self, String> {
+/// A text that is no prefix with zero bits behind its length.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("expected {allowed}")]
+pub struct NotAPrefix {
+    /// What the text could have been.
+    pub allowed: String,
+}
+
+impl FromStr for Prefix {
+    type Err = NotAPrefix;
+
+    fn from_str(word: &str) -> Result<Self, NotAPrefix> {
+        let not = |allowed: String| NotAPrefix { allowed };
         let Some((address, length)) = word.split_once('/') else {
-            return Err(match word.parse::<Ipv6Addr>() {
+            return Err(not(match word.parse::<Ipv6Addr>() {
                 Ok(host) => format!("{}; one host is {host}/128", Self::ALLOWED),
                 Err(_) => Self::ALLOWED.to_owned(),
-            });
+            }));
         };
         let address = address
             .parse::<Ipv6Addr>()
-            .map_err(|_| Self::ALLOWED.to_owned())?
+            .map_err(|_| not(Self::ALLOWED.to_owned()))?
             .octets();
         let prefix = length
             .parse::<u8>()
             .ok()
             .filter(|_| length.bytes().all(|c| c.is_ascii_digit()))
             .and_then(|length| Self::holding(address, length))
-            .ok_or_else(|| format!("{} (length 0 to 128)", Self::ALLOWED))?;
+            .ok_or_else(|| not(format!("{} (length 0 to 128)", Self::ALLOWED)))?;
         if prefix.address != address {
-            return Err(format!(
+            return Err(not(format!(
                 "a prefix whose bits behind the length are 0: {prefix}"
-            ));
+            )));
         }
         Ok(prefix)
     }
@@ -188,7 +203,9 @@ impl fmt::Debug for Prefix {
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        text_or(from, Self::ALLOWED, Self::parse)
+        text_or(from, Self::ALLOWED, |word| {
+            word.parse().map_err(|not: NotAPrefix| not.allowed)
+        })
     }
 }
 

@@ -42,6 +42,14 @@ pub use port::{Link, OpenPort, Port, PortConfig, PortError, PortStats};
 pub use queue::{RxQueue, TxQueue};
 pub use rss::Rss;
 
+/// The processor's time stamp counter, at [`Eal::tsc_hz`] ticks a second.
+#[inline]
+#[must_use]
+pub fn cycles() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and it touches nothing.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// An error number as DPDK reports it, shown as the system's text for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);

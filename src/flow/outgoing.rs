@@ -227,6 +227,12 @@ impl Outgoing {
         (word.chapter != 0).then(|| self.key_of(word.chapter, pin))
     }
 
+    /// What [`Need::secret`] was when the key in use was prepared.
+    #[must_use]
+    pub fn secret(&self) -> u32 {
+        self.secret_of(Word::unpack(self.word.load(Ordering::Acquire)).chapter)
+    }
+
     fn key_of<'p>(&'p self, chapter: u32, _pin: &'p Pin<'_>) -> &'p OutKey {
         // SAFETY: the word, read under this pin, showed `chapter`, so its key was written before (the swap that published it
         // is a release, the read an acquire). `prepare` writes this place again only for chapter + 2, after a stamp taken

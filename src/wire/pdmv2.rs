@@ -66,6 +66,16 @@ impl Prseq {
         }
     }
 
+    /// `value` where it is in range, else the nearest that is.
+    #[must_use]
+    pub const fn saturating(value: u16) -> Self {
+        let in_range = if value > Self::MAX { Self::MAX } else { value };
+        match NonZeroU16::new(in_range) {
+            Some(value) => Self(value),
+            None => Self(NonZeroU16::MIN),
+        }
+    }
+
     /// The number, 1 … 32767.
     #[must_use]
     pub const fn get(self) -> u16 {

@@ -1,0 +1,266 @@
+//! AES-GCM over blocks of four options at once, as text that [`super::aesni`] and [`super::vaes`] each compile with their own
+//! instructions. It is a macro because `target_feature` takes nothing but a literal.
+//!
+//! Where it is used, these names must mean:
+//!
+//! | name | on each of the four blocks |
+//! |---|---|
+//! | `Four`, `join`, `split`, `all` | four blocks; from and to single blocks; one block four times |
+//! | `xor`, `and` | bitwise |
+//! | `shuffle(a, mask)` | byte i is byte `mask[i]` of `a`, or 0 if the top bit of `mask[i]` is set |
+//! | `shift::<N>(a)` | each byte N places up, zeros below |
+//! | `halve_words(a)` | each 16-bit little-endian number shifted right by one bit |
+//! | `swap(a)` | the 64-bit halves change places |
+//! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
+//! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
+//! | `double(a)` | times x in GHASH's field, `a` reversed |
+
+/// GHASH's polynomial without x^128. Reversed blocks hold the coefficient of x^i in bit 127 - i: the top byte is 1 + x + x^6
+/// shifted to hold x^7 + x^2 + x divided by x.
+///
+/// That is what [`fold`](self) multiplies by; only the upper half is read.
+pub(super) const POLYNOMIAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc2];
+
+/// What doubling adds: word by word, where the bits that fall out of the halves come back.
+pub(super) const CARRIES: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc2];
+
+/// A block's bytes in reverse: GHASH's order to the processor's and back.
+pub(super) const REVERSE: [u8; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+
+/// In a mask of `shuffle`: a zero.
+const Z: u8 = 0x80;
+
+/// The option's 6 header bytes as GHASH's first block, reversed.
+pub(super) const HEADER_REVERSED: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 5, 4, 3, 2, 1, 0];
+/// The header's last two bytes, PRSEQ and F, as a little-endian number where the nonce ends.
+pub(super) const PRSEQ: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 5, 4, Z, Z, Z, Z];
+/// That number back to big-endian.
+pub(super) const PRSEQ_SWAPPED: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 11, 10, Z, Z, Z, Z];
+/// Bytes 0 to 8 and 4 to 12 of the base nonce, side by side, to the nonce.
+pub(super) const NONCE: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, Z, Z, Z, Z];
+/// RotWord of a key's last word, in all four words.
+pub(super) const ROT_WORD: [u8; 16] = [
+    13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12,
+];
+/// A key's last word, in all four words.
+pub(super) const LAST_WORD: [u8; 16] = [
+    12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15,
+];
+/// The first and the third word.
+pub(super) const EVEN_WORDS: [u8; 16] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+];
+/// The 14 bytes of text in a block.
+pub(super) const TEXT: [u8; 16] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
+];
+/// GHASH's last block, reversed: 48 bits of additional data, 112 of text.
+pub(super) const LENGTHS: [u8; 16] = [112, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0];
+
+/// The end of GCM's counter block.
+pub(super) const fn counter(value: u8) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, value]
+}
+
+/// A round constant, in all four words.
+pub(super) const fn rcon(c: u8) -> [u8; 16] {
+    [c, 0, 0, 0, c, 0, 0, 0, c, 0, 0, 0, c, 0, 0, 0]
+}
+
+macro_rules! gcm_of_four {
+    ($features:literal) => {
+        /// One block for all options.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn constant(block: [u8; 16]) -> Four {
+            all(load(block))
+        }
+
+        /// `SubWord` of the word that `mask` takes to all four words of `key`, and a round constant added.
+        ///
+        /// AES's last round is ShiftRows, SubBytes and the addition of a key. ShiftRows leaves four equal words alone.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn sub_word(key: Four, mask: [u8; 16], c: u8) -> Four {
+            last_round(shuffle(key, constant(mask)), constant(rcon(c)))
+        }
+
+        /// The round key after `key`, and the one after that but for its own `sub_word`, which is still to be added.
+        ///
+        /// With P the prefix sums of a key's words and t a `sub_word`, the next key is P(key) + t and the one after it
+        /// P(P(key)) + P(t) + t'. As sums are XOR, P(P(key)) is key + (key moved up by two words), which is on the way to
+        /// P(key) anyway, and P(t), t being four equal words, is t in the even words and zero in the others.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn next_keys(key: Four, sub_word: Four) -> (Four, Four) {
+            let twice = xor(key, shift::<8>(key));
+            let next = xor(xor(twice, shift::<4>(twice)), sub_word);
+            (next, xor(twice, and(sub_word, constant(EVEN_WORDS))))
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn rounds(blocks: [Four; 3], key: Four) -> [Four; 3] {
+            let [a, b, c] = blocks;
+            [round(a, key), round(b, key), round(c, key)]
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn last_rounds(blocks: [Four; 3], key: Four) -> [Four; 3] {
+            let [a, b, c] = blocks;
+            [last_round(a, key), last_round(b, key), last_round(c, key)]
+        }
+
+        /// AES-128 of three blocks to which the key was added already. Each round key is made right before its round.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn encrypt_128(mut key: Four, mut blocks: [Four; 3]) -> [Four; 3] {
+            for [c, d] in [[0x01, 0x02], [0x04, 0x08], [0x10, 0x20], [0x40, 0x80]] {
+                let (next, after) = next_keys(key, sub_word(key, ROT_WORD, c));
+                blocks = rounds(blocks, next);
+                key = xor(after, sub_word(next, ROT_WORD, d));
+                blocks = rounds(blocks, key);
+            }
+            let (next, after) = next_keys(key, sub_word(key, ROT_WORD, 0x1b));
+            blocks = rounds(blocks, next);
+            key = xor(after, sub_word(next, ROT_WORD, 0x36));
+            last_rounds(blocks, key)
+        }
+
+        /// AES-256 of three blocks to which the key's first half was added already.
+        ///
+        /// Even and odd round keys are two rows; each makes its next key from the newest key of the other.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn encrypt_256(key: [Four; 2], mut blocks: [Four; 3]) -> [Four; 3] {
+            let [mut even, mut odd] = key;
+            blocks = rounds(blocks, odd);
+            for [c, d] in [[0x01, 0x02], [0x04, 0x08], [0x10, 0x20]] {
+                let (next_even, after_even) = next_keys(even, sub_word(odd, ROT_WORD, c));
+                blocks = rounds(blocks, next_even);
+                let (next_odd, after_odd) = next_keys(odd, sub_word(next_even, LAST_WORD, 0));
+                blocks = rounds(blocks, next_odd);
+                even = xor(after_even, sub_word(next_odd, ROT_WORD, d));
+                blocks = rounds(blocks, even);
+                odd = xor(after_odd, sub_word(even, LAST_WORD, 0));
+                blocks = rounds(blocks, odd);
+            }
+            let (last, _) = next_keys(even, sub_word(odd, ROT_WORD, 0x40));
+            last_rounds(blocks, last)
+        }
+
+        /// Takes the 64 lowest bits off a product, `low` at the bottom and `rest` 64 bits up: adds the multiple of the
+        /// polynomial that cancels them.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn fold(low: Four, rest: Four) -> Four {
+            let multiple = clmul::<0x10>(low, constant(POLYNOMIAL));
+            xor(xor(rest, swap(low)), multiple)
+        }
+
+        /// `a` times H in GHASH's field: `a` and the product reversed, `h` reversed and doubled.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn multiply(a: Four, h: Four) -> Four {
+            let low = clmul::<0x00>(a, h);
+            let middle = xor(clmul::<0x01>(a, h), clmul::<0x10>(a, h));
+            let high = clmul::<0x11>(a, h);
+            fold(fold(low, middle), high)
+        }
+
+        /// [`multiply`] of an `a` whose lower half is zero.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn multiply_upper(a: Four, h: Four) -> Four {
+            fold(clmul::<0x01>(a, h), clmul::<0x11>(a, h))
+        }
+
+        /// Output text (two zero bytes behind it) and tag of each of the four options.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn crypt<const KEY_LEN: usize, const OPEN: bool>(inputs: Inputs<'_>) -> [[__m128i; 4]; 2] {
+            let key = join(blocks::<0, 32>(inputs.keys));
+            let header = join(blocks::<0, OPTION_LEN>(inputs.options));
+            let text = join(blocks::<HEADER_LEN, OPTION_LEN>(inputs.options));
+            let [a, b, c, d] = inputs.base_nonces;
+            let nonce = join([
+                nonce_halves(a),
+                nonce_halves(b),
+                nonce_halves(c),
+                nonce_halves(d),
+            ]);
+
+            let prseq = halve_words(shuffle(header, constant(PRSEQ)));
+            let prseq = shuffle(prseq, constant(PRSEQ_SWAPPED));
+            let nonce = xor(xor(shuffle(nonce, constant(NONCE)), prseq), key);
+            // The block of zeros is GHASH's key, counter 1 hides the tag, counter 2 the text.
+            let plain = [
+                key,
+                xor(nonce, constant(counter(1))),
+                xor(nonce, constant(counter(2))),
+            ];
+            let [hash_key, tag_mask, key_stream] = if KEY_LEN == 16 {
+                encrypt_128(key, plain)
+            } else {
+                encrypt_256([key, join(blocks::<16, 32>(inputs.keys))], plain)
+            };
+
+            let output = and(xor(text, key_stream), constant(TEXT));
+            let ciphertext = if OPEN {
+                and(text, constant(TEXT))
+            } else {
+                output
+            };
+            let h = double(shuffle(hash_key, constant(REVERSE)));
+            let hash = multiply_upper(shuffle(header, constant(HEADER_REVERSED)), h);
+            let hash = multiply(xor(hash, shuffle(ciphertext, constant(REVERSE))), h);
+            let hash = multiply(xor(hash, constant(LENGTHS)), h);
+            let tag = xor(shuffle(hash, constant(REVERSE)), tag_mask);
+            [split(output), split(tag)]
+        }
+
+        #[target_feature(enable = $features)]
+        fn seal<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>]) {
+            for jobs in jobs.chunks_mut(4) {
+                let Some([a, b, c, d]) = first_four(jobs) else {
+                    return;
+                };
+                let [texts, tags] = crypt::<KEY_LEN, false>(Inputs {
+                    keys: [a.key, b.key, c.key, d.key],
+                    base_nonces: [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
+                    options: [a.option, b.option, c.option, d.option],
+                });
+                for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
+                    // The block of text ends in two zeros; the tag is written over them.
+                    put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
+                    put::<TAG_AT, 16, OPTION_LEN>(job.option, store(tag));
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn open<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>]) {
+            for jobs in jobs.chunks_mut(4) {
+                let Some([a, b, c, d]) = first_four(jobs) else {
+                    return;
+                };
+                let [texts, tags] = crypt::<KEY_LEN, true>(Inputs {
+                    keys: [a.key, b.key, c.key, d.key],
+                    base_nonces: [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
+                    options: [a.option, b.option, c.option, d.option],
+                });
+                for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
+                    let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
+                    let difference = _mm_xor_si128(tag, received);
+                    // No branch and no early end: time does not tell how much of a forged tag was right.
+                    job.ok = _mm_testz_si128(difference, difference) == 1;
+                    let mask = _mm_set1_epi64x(-i64::from(job.ok));
+                    job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, mask)));
+                }
+            }
+        }
+    };
+}
+
+pub(super) use gcm_of_four;

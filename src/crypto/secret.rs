@@ -1,0 +1,104 @@
+//! The secrets of protocol section 3, one type each, so that none is taken for another.
+//!
+//! Every type zeroes its memory when it is dropped, prints nothing but its name, compares in constant time, and cannot be
+//! cloned.
+
+use core::fmt;
+use subtle::ConstantTimeEq;
+use zeroize::ZeroizeOnDrop;
+
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(ZeroizeOnDrop)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Takes the secret over; the caller clears its own copy.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            pub(super) const fn bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.ct_eq(&other.0).into()
+            }
+        }
+
+        impl Eq for $name {}
+    };
+}
+
+secret!(
+    /// What the two Primaries agreed on by HPKE, or a static pairing was given.
+    PairMasterSecret
+);
+secret!(
+    /// The pairing's pseudorandom key: the PairMasterSecret with the Primary Client's salt worked in.
+    PairingPrk
+);
+secret!(
+    /// TrustedServers: what every Secondary Server of one group holds.
+    PairServerSecret
+);
+secret!(
+    /// What one Secondary Client holds. Its derivation tells TrustedServers from AsymmetricPoll.
+    PairClientSecret
+);
+secret!(
+    /// AsymmetricPoll: what one Secondary Client and one Secondary Server share.
+    PairDeviceKey
+);
+secret!(
+    /// What both ends of a flow hold: the root of its SessionTemporaryKeys.
+    SharedSecret
+);
+
+/// TrustedServers: the client's secret is the shared one.
+impl From<PairClientSecret> for SharedSecret {
+    fn from(secret: PairClientSecret) -> Self {
+        Self(*secret.bytes())
+    }
+}
+
+/// AsymmetricPoll: the pair's key is the shared one.
+impl From<PairDeviceKey> for SharedSecret {
+    fn from(key: PairDeviceKey) -> Self {
+        Self(*key.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_the_name_only() {
+        let secret = SharedSecret::from_bytes([0xab; 32]);
+        assert_eq!(format!("{secret:?}"), "SharedSecret");
+        assert_eq!(format!("{secret:#?}"), "SharedSecret");
+    }
+
+    #[test]
+    fn equality_sees_every_byte() {
+        let secret = PairingPrk::from_bytes([7; 32]);
+        assert_eq!(secret, PairingPrk::from_bytes([7; 32]));
+        for at in 0..32 {
+            let mut other = [7; 32];
+            other[at] ^= 0x80;
+            assert_ne!(secret, PairingPrk::from_bytes(other));
+        }
+    }
+}

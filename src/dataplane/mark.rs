@@ -1,0 +1,318 @@
+//! Outbound, third and fourth stage: give each packet of a pair its option, then seal all options at once.
+//!
+//! Marking runs twice over the burst: first it decides and takes numbers, so that the burst's Global Pointers can be reserved by one
+//! shared write; then it writes.
+
+use super::BURST;
+use super::classify::{Candidate, Candidates};
+use super::fate::{Fate, Fates};
+use super::lookup::{Flows, Pair};
+use super::pointers::is_link_local;
+use super::worker::{Tools, Turn};
+use crate::crypto::{Aead, SealJob};
+use crate::flow::Entry;
+use crate::flow::outgoing::{Need, OutKey};
+use crate::snapshot::{Mode, OverMtu, Protection};
+use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
+use crate::wire::{self, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, pdmv2};
+use arrayvec::ArrayVec;
+
+/// A packet that gets an option.
+struct Mark<'p> {
+    /// Position in the burst, and among the candidates.
+    at: usize,
+    candidate: usize,
+    plan: Plan,
+    entry: &'p Entry,
+    prseq: Prseq,
+    psntp: u16,
+    /// How to seal it; `None` in the clear.
+    seal: Option<(Aead, &'p OutKey)>,
+    stats: Option<&'p WorkerPairing>,
+}
+
+pub(super) fn mark<'p, B: PacketBuf>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    burst: &mut [B],
+    fates: &mut Fates,
+    candidates: &Candidates,
+    flows: &Flows<'p>,
+) {
+    let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
+    for (n, (c, entry)) in candidates.iter().zip(flows).enumerate() {
+        let Some(buf) = burst.get_mut(c.at) else {
+            continue;
+        };
+        match decide(turn, tools, buf, fates, c, *entry) {
+            Ok(Some(mark)) => {
+                // There are at most as many marks as packets in a burst.
+                let _ = marks.try_push(Mark {
+                    candidate: n,
+                    ..mark
+                });
+            }
+            Ok(None) => {}
+            Err(reason) => turn.count(reason),
+        }
+    }
+    write(turn, burst, candidates, &marks);
+}
+
+/// Whether a packet gets an option, and with which numbers. `Ok(None)` if its fate is settled already.
+fn decide<'p, B: PacketBuf>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    buf: &mut B,
+    fates: &mut Fates,
+    c: &Candidate,
+    entry: Option<&'p Entry>,
+) -> Result<Option<Mark<'p>>, Counter> {
+    let pair = turn.pair(c, entry).ok_or(Counter::PassedNoMatch)?;
+    if pair.pairing.mode == Mode::NoProtection {
+        return Err(Counter::PassedNoProtection);
+    }
+    let policy = &turn.view.snapshot.policy;
+    let option_size = match pair.pairing.protection {
+        Protection::Sealed => pdmv2::SEALED_SIZE,
+        Protection::Clear => pdmv2::CLEAR_SIZE,
+    };
+    turn.clamp_mss(buf, c, &pair);
+    let plan = wire::plan_insert(buf.data(), &c.packet, option_size)
+        .map_err(|_| Counter::PassedCannotInsert)?;
+    if c.packet.l3_len() + u32::from(plan.growth) > u32::from(policy.mtu) {
+        return too_big(turn, tools, buf, fates, c, plan.growth);
+    }
+    let random = tools.random.next();
+    let entry = turn.flow(c, entry, random as u16)?;
+    let (prseq, psntp, seal) = match pair.pairing.protection {
+        Protection::Clear => {
+            let (prseq, psntp) = entry.outgoing.number_in_clear();
+            entry.set_route(turn.view.snapshot.serial, pair.remote);
+            (prseq, psntp, None)
+        }
+        Protection::Sealed => {
+            let (prseq, psntp, key) = number(turn, tools, c, &pair, entry)?;
+            (prseq, psntp, Some((pair.pairing.suite.aead, key)))
+        }
+    };
+    Ok(Some(Mark {
+        at: c.at,
+        candidate: 0,
+        plan,
+        entry,
+        prseq,
+        psntp,
+        seal,
+        stats: turn.stats(pair.index),
+    }))
+}
+
+/// The packet's number under the flow's key, which is changed first where that is due.
+fn number<'p>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    c: &Candidate,
+    pair: &Pair<'_>,
+    entry: &'p Entry,
+) -> Result<(Prseq, u16, &'p OutKey), Counter> {
+    let snapshot = &turn.view.snapshot;
+    let policy = &snapshot.policy;
+    // A flow that this view's route was noted for has a key of this view's epoch.
+    let settled = pair.route.is_none();
+    let running = entry.outgoing.key(turn.pin);
+    let (epoch, secret, route) = match running {
+        Some(key) if settled => (key.epoch, entry.outgoing.secret(), None),
+        _ => {
+            let route = turn.route(c, pair).ok_or(Counter::PassedNoMatch)?;
+            (
+                snapshot.send_epoch(&route),
+                snapshot.secret_id(&route),
+                Some(route),
+            )
+        }
+    };
+    let floor_hash = turn.shared.table.hasher().extend(
+        c.hash,
+        [
+            u64::from(epoch.pms_serial),
+            (u64::from(epoch.src_generation) << 32) | u64::from(epoch.dst_generation),
+        ],
+    );
+    let floor = turn
+        .shared
+        .table
+        .floors
+        .cells(snapshot.era, floor_hash)
+        .ok_or(Counter::PassedKeyNotReady)?;
+    let need = Need {
+        epoch,
+        secret,
+        serial: snapshot.serial,
+        floor,
+        limit: policy.packets_per_key,
+        max_age: policy.key_age_cycles,
+        now: turn.now,
+        random: tools.random.next(),
+    };
+    let number = entry
+        .outgoing
+        .number(turn.pin, &need, |epoch, kri| {
+            let route = route.or_else(|| turn.route(c, pair))?;
+            turn.count(Counter::KeyDerivations);
+            snapshot.session_key(&route, epoch, &c.packet.tuple, kri)
+        })
+        .map_err(|_| Counter::PassedKeyNotReady)?;
+    if number.first_of_key {
+        turn.count(Counter::KeyChanges);
+    }
+    if number.current && !settled {
+        entry.set_route(snapshot.serial, pair.remote);
+    }
+    Ok((number.prseq, number.psntp, number.key))
+}
+
+/// The packet would be longer than the outside link takes.
+fn too_big<'p, B: PacketBuf>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    buf: &mut B,
+    fates: &mut Fates,
+    c: &Candidate,
+    growth: u16,
+) -> Result<Option<Mark<'p>>, Counter> {
+    let policy = &turn.view.snapshot.policy;
+    if policy.over_mtu == OverMtu::Pass {
+        return Err(Counter::PassedOverMtu);
+    }
+    let reduced = u32::from(policy.mtu.saturating_sub(growth));
+    // A host that may not go below the minimum MTU (RFC 8200 section 5) cannot make room.
+    if reduced < wire::icmpv6::MINIMUM_MTU {
+        return Err(Counter::PassedOverMtu);
+    }
+    if !tools.icmp.take() {
+        turn.count(Counter::PacketTooBigSuppressed);
+        turn.count(Counter::DroppedOverMtu);
+        fates.set(c.at, Fate::Drop);
+        return Ok(None);
+    }
+    turn.count(Counter::DroppedOverMtu);
+    match wire::icmpv6::packet_too_big(buf, &c.packet, reduced, policy.icmp_source) {
+        Ok(()) => {
+            turn.count(Counter::PacketTooBigSent);
+            fates.set(c.at, Fate::Return);
+        }
+        Err(_) => {
+            turn.count(Counter::PacketTooBigSuppressed);
+            fates.set(c.at, Fate::Drop);
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the options, and seals them.
+fn write<B: PacketBuf>(
+    turn: &Turn<'_>,
+    burst: &mut [B],
+    candidates: &Candidates,
+    marks: &ArrayVec<Mark<'_>, BURST>,
+) {
+    let link_local = |m: &&Mark<'_>| is_link_local(&m.entry.tuple().src);
+    let locals = marks.iter().filter(link_local).count() as u32;
+    let mut pointers = turn
+        .shared
+        .pointers
+        .reserve(locals, marks.len() as u32 - locals);
+    let mut jobs = ArrayVec::<(Aead, SealJob<'_>), BURST>::new();
+    let mut marks = marks.iter().peekable();
+    for (at, buf) in burst.iter_mut().enumerate() {
+        let Some(mark) = marks.next_if(|m| m.at == at) else {
+            continue;
+        };
+        let Some(c) = candidates.get(mark.candidate) else {
+            continue;
+        };
+        let metrics = metrics(turn, mark, pointers.next(link_local(&mark)));
+        mark.entry.send_times.sent(mark.psntp, turn.now);
+        mark.entry.last_received.sent(turn.now);
+        if let Some(stats) = mark.stats {
+            stats.add(PairingCounter::Marked, 1);
+        }
+        let option_type = turn.view.snapshot.policy.option_type;
+        match mark.seal {
+            None => {
+                let option = pdmv2::write_clear(option_type, mark.prseq, false, &metrics);
+                turn.count(match wire::insert(buf, &c.packet, &mark.plan, &option) {
+                    Ok(_) => Counter::MarkedClear,
+                    Err(_) => Counter::PassedCannotInsert,
+                });
+            }
+            Some((aead, key)) => {
+                let mut option = [0; pdmv2::SEALED_SIZE];
+                let (header, rest) = option.split_at_mut(pdmv2::HEADER_LEN);
+                header.copy_from_slice(&pdmv2::option_header(
+                    option_type,
+                    pdmv2::SEALED_LEN,
+                    mark.prseq,
+                    key.f(),
+                ));
+                rest[..pdmv2::METRICS_LEN].copy_from_slice(&metrics.to_bytes());
+                let place = wire::insert(buf, &c.packet, &mark.plan, &option)
+                    .ok()
+                    .and_then(|at| buf.data_mut().get_mut(at..)?.first_chunk_mut());
+                let Some(option) = place else {
+                    turn.count(Counter::PassedCannotInsert);
+                    continue;
+                };
+                turn.count(Counter::MarkedSealed);
+                let job = SealJob {
+                    key: &key.key,
+                    base_nonce: &key.base_nonce,
+                    option,
+                };
+                // There are at most as many jobs as packets in a burst.
+                let _ = jobs.try_push((aead, job));
+            }
+        }
+    }
+    seal(turn, &mut jobs);
+}
+
+fn seal(turn: &Turn<'_>, jobs: &mut ArrayVec<(Aead, SealJob<'_>), BURST>) {
+    let mut batch = ArrayVec::<SealJob<'_>, BURST>::new();
+    let mut current = None;
+    for (aead, job) in jobs.drain(..) {
+        if current != Some(aead) {
+            if let Some(aead) = current {
+                turn.shared.kernel.seal(aead, &mut batch);
+                batch.clear();
+            }
+            current = Some(aead);
+        }
+        let _ = batch.try_push(job);
+    }
+    if let Some(aead) = current {
+        turn.shared.kernel.seal(aead, &mut batch);
+    }
+}
+
+/// The seven metrics of a packet that goes out now (protocol section 1).
+fn metrics(turn: &Turn<'_>, mark: &Mark<'_>, global_pointer: u32) -> Metrics {
+    let heard = mark.entry.last_received.heard(turn.now);
+    let (psnlr, dtlr, dtls) = match heard {
+        None => (0, ScaledDelta::ZERO, ScaledDelta::ZERO),
+        Some(h) => (
+            h.psnlr,
+            turn.shared.clock.scaled(h.since_received),
+            h.sent_to_received
+                .map_or(ScaledDelta::ZERO, |c| turn.shared.clock.scaled(c)),
+        ),
+    };
+    Metrics {
+        dtlr,
+        dtls,
+        global_pointer,
+        psntp: mark.psntp,
+        psnlr,
+    }
+}

@@ -1,0 +1,135 @@
+//! A budget that refills with time: what attackers could make expensive is bounded by one.
+
+use crate::snapshot::Throttle;
+
+/// Tokens, refilled at a steady rate up to a tenth of a second's worth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Tokens times 2^32.
+    tokens: u128,
+    refilled: u64,
+}
+
+/// How fast a [`Budget`] refills.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    /// Tokens a cycle, times 2^32.
+    per_cycle: u64,
+    /// The most that a budget holds, times 2^32.
+    most: u128,
+}
+
+impl Rate {
+    /// `per_second` tokens with a clock of `hz`; at least one can be saved up.
+    pub(super) fn new(per_second: u32, hz: u64) -> Self {
+        Self {
+            per_cycle: ((u128::from(per_second) << 32) / u128::from(hz.max(1))) as u64,
+            most: u128::from((per_second / 10).max(1)) << 32,
+        }
+    }
+}
+
+impl Budget {
+    pub(super) fn full(rate: Rate, now: u64) -> Self {
+        Self {
+            tokens: rate.most,
+            refilled: now,
+        }
+    }
+
+    /// To be called once a burst, or before a take.
+    pub(super) fn refill(&mut self, rate: Rate, now: u64) {
+        let cycles = now.saturating_sub(self.refilled);
+        self.refilled = now;
+        let earned = u128::from(cycles) * u128::from(rate.per_cycle);
+        self.tokens = (self.tokens + earned).min(rate.most);
+    }
+
+    pub(super) fn take(&mut self) -> bool {
+        let left = self.tokens.checked_sub(1 << 32);
+        self.tokens = left.unwrap_or(self.tokens);
+        left.is_some()
+    }
+}
+
+/// Failed opens by peer entry, in cells that entries may share: one that shares with an attacker's is only spared searches.
+pub(super) struct Throttles([ThrottleCell; CELLS]);
+
+const CELLS: usize = 256;
+
+#[derive(Clone, Copy, Default)]
+struct ThrottleCell {
+    since: u64,
+    failures: u32,
+}
+
+impl Default for Throttles {
+    fn default() -> Self {
+        Self([ThrottleCell::default(); CELLS])
+    }
+}
+
+impl Throttles {
+    fn cell(&mut self, entry: u32, throttle: &Throttle, now: u64) -> &mut ThrottleCell {
+        let cell = &mut self.0[entry as usize % CELLS];
+        if now.saturating_sub(cell.since) >= throttle.window_cycles {
+            *cell = ThrottleCell {
+                since: now,
+                failures: 0,
+            };
+        }
+        cell
+    }
+
+    /// Whether searches for the entry's keys wait until the window ends.
+    pub(super) fn closed(&mut self, entry: u32, throttle: &Throttle, now: u64) -> bool {
+        self.cell(entry, throttle, now).failures >= throttle.failures
+    }
+
+    pub(super) fn count_failure(&mut self, entry: u32, throttle: &Throttle, now: u64) {
+        let cell = self.cell(entry, throttle, now);
+        cell.failures = cell.failures.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refills_at_its_rate_and_saves_up_a_tenth_of_a_second() {
+        let rate = Rate::new(1_000, 1_000_000);
+        let mut b = Budget::full(rate, 0);
+        let spend = |b: &mut Budget| (0..).take_while(|_| b.take()).count();
+        assert_eq!(spend(&mut b), 100);
+        b.refill(rate, 10_100);
+        assert_eq!(spend(&mut b), 10);
+        b.refill(rate, 90_000_000);
+        assert_eq!(spend(&mut b), 100);
+    }
+
+    #[test]
+    fn a_throttle_closes_for_the_rest_of_its_window() {
+        let throttle = Throttle {
+            failures: 2,
+            window_cycles: 100,
+        };
+        let mut t = Throttles::default();
+        for now in [10, 20] {
+            assert!(!t.closed(7, &throttle, now));
+            t.count_failure(7, &throttle, now);
+        }
+        assert!(t.closed(7, &throttle, 99));
+        assert!(!t.closed(8, &throttle, 99), "another entry");
+        assert!(!t.closed(7, &throttle, 110));
+    }
+
+    #[test]
+    fn a_rate_of_0_still_allows_one_at_first() {
+        let rate = Rate::new(0, 1_000_000);
+        let mut b = Budget::full(rate, 0);
+        assert!(b.take());
+        b.refill(rate, u64::MAX);
+        assert!(!b.take());
+    }
+}

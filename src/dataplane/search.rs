@@ -1,0 +1,188 @@
+//! The receiver's way back to a sender whose key it does not hold (protocol section 4).
+//!
+//! Keys are tried only if their parity is the packet's F bit, in this order: the flow's other keys; each track's epoch, up to
+//! `kri_window` indices ahead; then live epochs that a track may move to or that no track has, from index 0 up to the window, all
+//! epochs at one index before the next index, since a sender that started over is at a low one. Each derived key costs one of the
+//! worker's tokens, so forged packets cannot buy work.
+
+use super::classify::Candidate;
+use super::lookup::Pair;
+use super::measure::measure;
+use super::open::{SealedOption, f_bit, refused};
+use super::worker::{Tools, Turn};
+use crate::crypto::{OpenJob, SessionKey};
+use crate::flow::incoming::{Found, Head};
+use crate::flow::{Entry, Epoch};
+use crate::snapshot::Route;
+use crate::telemetry::Counter;
+use crate::wire::Metrics;
+
+/// A packet in search of its key.
+pub(super) struct Search<'a, 'p> {
+    pub candidate: &'a Candidate,
+    pub pair: &'a Pair<'p>,
+    pub option: &'a SealedOption,
+}
+
+/// A key that opened the packet.
+struct Hit {
+    route: Route,
+    epoch: Epoch,
+    kri: u32,
+    session: SessionKey,
+    metrics: Metrics,
+}
+
+/// Looks for the packet's key, and takes the packet in.
+pub(super) fn search<'p>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    s: &Search<'_, 'p>,
+    entry: Option<&'p Entry>,
+) -> Result<(), Counter> {
+    if let Some(entry) = entry {
+        // The first one of this F bit was tried in the batch.
+        for held in entry.incoming.keys(f_bit(s.option), turn.pin).skip(1) {
+            let job = OpenJob::new(&held.key.key, &held.key.base_nonce, s.option);
+            if let Some(metrics) = open_one(turn, s, job) {
+                let entry = turn.flow(s.candidate, Some(entry), 0)?;
+                held.accept(metrics.psntp, turn.now).map_err(refused)?;
+                turn.count(Counter::Opened);
+                measure(turn, s.pair, entry, &metrics, false);
+                return Ok(());
+            }
+        }
+    }
+    let policy = &turn.view.snapshot.policy;
+    if let Some(throttle) = &policy.throttle
+        && tools.throttles.closed(s.pair.remote, throttle, turn.now)
+    {
+        return Err(Counter::FailedOpenThrottled);
+    }
+    turn.count(Counter::KeySearches);
+    let result = ahead(turn, tools, s, entry).and_then(|hit| take_in(turn, tools, s, entry, &hit));
+    if let (Some(throttle), Err(Counter::FailedOpenAuthentication)) = (&policy.throttle, &result) {
+        tools
+            .throttles
+            .count_failure(s.pair.remote, throttle, turn.now);
+    }
+    result
+}
+
+fn open_one(turn: &Turn<'_>, s: &Search<'_, '_>, job: OpenJob<'_>) -> Option<Metrics> {
+    let mut jobs = [job];
+    turn.shared
+        .kernel
+        .open(s.pair.pairing.suite.aead, &mut jobs);
+    let [job] = jobs;
+    job.ok.then(|| Metrics::from_bytes(&job.metrics))
+}
+
+/// Derives keys that the flow does not hold until one opens the packet.
+fn ahead(
+    turn: &Turn<'_>,
+    tools: &mut Tools,
+    s: &Search<'_, '_>,
+    entry: Option<&Entry>,
+) -> Result<Hit, Counter> {
+    let snapshot = &turn.view.snapshot;
+    let route = turn
+        .route(s.candidate, s.pair)
+        .ok_or(Counter::FailedOpenAuthentication)?;
+    let heads = entry
+        .map(|e| e.incoming.heads(turn.pin))
+        .unwrap_or_default();
+    let window = snapshot.policy.kri_window;
+    let parity = u32::from(f_bit(s.option));
+    let of_parity = |kri: &u32| kri & 1 == parity;
+    for head in &heads {
+        let last = head.kri.saturating_add(window);
+        for kri in (head.kri.saturating_add(1)..=last).filter(of_parity) {
+            if let Some(hit) = attempt(turn, tools, s, &route, &head.epoch, kri)? {
+                return Ok(hit);
+            }
+        }
+    }
+    for kri in (0..=window).filter(of_parity) {
+        for epoch in snapshot.receive_epochs(&route) {
+            if may_begin(&epoch, &heads)
+                && let Some(hit) = attempt(turn, tools, s, &route, &epoch, kri)?
+            {
+                return Ok(hit);
+            }
+        }
+    }
+    Err(Counter::FailedOpenAuthentication)
+}
+
+/// Whether a flow with these tracks may begin an epoch: forward of its generation's track, or of a generation without track and
+/// of no PMS older than the tracks'.
+fn may_begin(epoch: &Epoch, heads: &[Head]) -> bool {
+    match heads
+        .iter()
+        .find(|h| h.epoch.src_generation == epoch.src_generation)
+    {
+        Some(head) => head.epoch.precedes(epoch),
+        None => heads.iter().all(|h| h.epoch.pms_serial <= epoch.pms_serial),
+    }
+}
+
+fn attempt(
+    turn: &Turn<'_>,
+    tools: &mut Tools,
+    s: &Search<'_, '_>,
+    route: &Route,
+    epoch: &Epoch,
+    kri: u32,
+) -> Result<Option<Hit>, Counter> {
+    if !tools.search.take() {
+        return Err(Counter::FailedOpenSearchBudget);
+    }
+    turn.count(Counter::KeyDerivations);
+    let tuple = &s.candidate.packet.tuple;
+    let Some(session) = turn.view.snapshot.session_key(route, epoch, tuple, kri) else {
+        return Ok(None);
+    };
+    let job = OpenJob::new(&session.key, &session.base_nonce, s.option);
+    let metrics = open_one(turn, s, job);
+    Ok(metrics.map(|metrics| Hit {
+        route: *route,
+        epoch: *epoch,
+        kri,
+        session,
+        metrics,
+    }))
+}
+
+fn take_in<'p>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    s: &Search<'_, 'p>,
+    entry: Option<&'p Entry>,
+    hit: &Hit,
+) -> Result<(), Counter> {
+    let psntp = hit.metrics.psntp;
+    let memory = &turn.shared.table.memory;
+    if !memory.allows(s.candidate.hash, &hit.epoch, hit.kri, psntp) {
+        return Err(Counter::ReplayedTooOld);
+    }
+    let snapshot = &turn.view.snapshot;
+    let entry = turn.flow(s.candidate, entry, tools.random.next() as u16)?;
+    let found = Found {
+        epoch: hit.epoch,
+        kri: hit.kri,
+        session: &hit.session,
+        psntp,
+        now: turn.now,
+    };
+    entry
+        .incoming
+        .take_in(&found, turn.pin, |e| snapshot.is_live(s.pair.remote, e))
+        .map_err(refused)?;
+    turn.count(Counter::Opened);
+    turn.count(Counter::KeyChanges);
+    snapshot.heard(&hit.route, &hit.epoch);
+    entry.set_route(snapshot.serial, s.pair.remote);
+    measure(turn, s.pair, entry, &hit.metrics, true);
+    Ok(())
+}

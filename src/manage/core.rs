@@ -1,0 +1,318 @@
+//! The management core: everything that is not a packet, a few milliseconds at a time.
+
+use super::links::Watched;
+use super::poll::now;
+use crate::config::Config;
+use crate::dataplane::{Shared, View};
+use crate::flow::{Ageing, Publisher, Reader};
+use crate::snapshot::{Fingerprint, Inputs, Lesson, Snapshot, State};
+use crate::telemetry::{Gauges, PairingCounter};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+const TICK: Duration = Duration::from_millis(2);
+/// Entries that ageing looks at in a tick: a table of a million in a second.
+const AGEING_BATCH: usize = 2_048;
+const PORTS_EVERY: Duration = Duration::from_millis(200);
+const LESSONS_EVERY: Duration = Duration::from_millis(50);
+const FAILURES_EVERY: Duration = Duration::from_secs(5);
+const ERA_EVERY: Duration = Duration::from_secs(10);
+
+/// Signals that have come.
+pub(super) struct Signals {
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub fn catch() -> io::Result<Self> {
+        let signals = Self {
+            stop: Arc::default(),
+            reload: Arc::default(),
+        };
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))?;
+        Ok(signals)
+    }
+}
+
+/// Does something at most once in a while.
+struct Every {
+    period: Duration,
+    last: Instant,
+}
+
+impl Every {
+    fn new(period: Duration) -> Self {
+        Self {
+            period,
+            last: Instant::now(),
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.period;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+/// The management core's own things.
+pub(super) struct Core<'s> {
+    shared: &'s Shared,
+    publisher: Publisher<'s, View>,
+    reader: Option<Reader<'s>>,
+    ageing: Ageing<'s>,
+    config: Config,
+    path: PathBuf,
+    state: State,
+    ports: [Watched; 2],
+    gauges: Arc<Mutex<Gauges>>,
+    started: Instant,
+    /// Failures of each pairing that were logged already, by name.
+    logged: Vec<(String, u64, u64)>,
+}
+
+impl<'s> Core<'s> {
+    pub fn new(
+        shared: &'s Shared,
+        config: Config,
+        path: &Path,
+        state: State,
+        ports: [Watched; 2],
+        gauges: Arc<Mutex<Gauges>>,
+    ) -> Self {
+        Self {
+            shared,
+            publisher: Publisher::new(&shared.view),
+            reader: shared.quiescence.reader(shared.management_reader()),
+            ageing: Ageing::new(&shared.table),
+            config,
+            path: path.to_owned(),
+            state,
+            ports,
+            gauges,
+            started: Instant::now(),
+            logged: Vec::new(),
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Looks after the appliance until it is told to stop.
+    pub fn run(&mut self, signals: &Signals) {
+        let mut ports = Every::new(PORTS_EVERY);
+        let mut lessons = Every::new(LESSONS_EVERY);
+        let mut failures = Every::new(FAILURES_EVERY);
+        let mut era = Every::new(ERA_EVERY);
+        while !signals.stop.load(Ordering::Relaxed) {
+            self.keep_time();
+            self.age();
+            self.publisher.collect(&self.shared.quiescence);
+            if signals.reload.swap(false, Ordering::Relaxed) {
+                self.reload();
+            }
+            if lessons.is_due() {
+                self.learn();
+            }
+            if ports.is_due() {
+                self.look_at_ports();
+            }
+            if failures.is_due() {
+                self.log_failures();
+            }
+            if self.floors_climb() && era.is_due() {
+                self.begin_era();
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn keep_time(&self) {
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs() as u32);
+        self.shared.unix_time.store(unix, Ordering::Relaxed);
+    }
+
+    fn age(&mut self) {
+        let idle = self.publisher.current().snapshot.policy.idle_cycles;
+        if let Some(reader) = &mut self.reader {
+            let pin = reader.pin();
+            self.ageing.step(&pin, now(), idle, AGEING_BATCH);
+        }
+        if let Some(reader) = &mut self.reader {
+            reader.rest();
+        }
+    }
+
+    pub fn look_at_ports(&mut self) {
+        let ports = self.ports.each_mut().map(Watched::look).into();
+        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.ports = ports;
+        gauges.uptime_s = self.started.elapsed().as_secs_f64();
+    }
+
+    /// Writes down what workers heard of peers' generations, and has it used.
+    fn learn(&mut self) {
+        let lessons: Vec<Lesson> = self.publisher.current().snapshot.lessons().collect();
+        match self.state.learn(&lessons) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("a peer's generation is new: flows to it move to new keys");
+                self.republish(false);
+            }
+            Err(error) => tracing::error!("cannot keep what was heard of peers: {error}"),
+        }
+    }
+
+    fn floors_climb(&self) -> bool {
+        let window = self.publisher.current().snapshot.policy.kri_window;
+        self.shared.table.floors.level() > window / 2
+    }
+
+    /// Starts every flow over at Kri 0 under a new generation, since flows that begin have to begin too high.
+    fn begin_era(&mut self) {
+        // The cells of the next era are those of the one before this, which nobody may see any more.
+        if !self.publisher.collect(&self.shared.quiescence) {
+            return;
+        }
+        let next = self.publisher.current().snapshot.era.wrapping_add(1);
+        self.shared.table.floors.prepare(next);
+        tracing::info!("many flows began: all move to a new generation of this appliance");
+        self.republish(true);
+    }
+
+    /// Reads lists and policy again.
+    fn reload(&mut self) {
+        let config = match Config::load(&self.path) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!("the configuration cannot be used and changes nothing:\n{error}");
+                return;
+            }
+        };
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        if fixed(&config) != fixed(&self.config) {
+            tracing::warn!(
+                "ports, workers, management, eal, flows.capacity, state and telemetry change with a restart only"
+            );
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        if self.republish(false) {
+            tracing::info!(
+                pairings = self.config.pairings.len(),
+                "the configuration was read again"
+            );
+        } else {
+            self.config = before;
+        }
+    }
+
+    /// Puts a snapshot of configuration and state in force; false, with the reason logged, if there cannot be one.
+    fn republish(&mut self, new_era: bool) -> bool {
+        let current = &self.publisher.current().snapshot;
+        let inputs = Inputs {
+            previous: Some(current),
+            serial: current.serial.wrapping_add(1).max(1),
+            tsc_hz: self.shared.clock.hz(),
+            new_era,
+        };
+        let snapshot = match Snapshot::build(&self.config, &mut self.state, inputs) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::error!("lists and secrets stay as they were: {error}");
+                return false;
+            }
+        };
+        match View::new(snapshot, &self.shared.telemetry) {
+            Ok(view) => {
+                self.publisher
+                    .publish(Box::new(view), &self.shared.quiescence);
+                true
+            }
+            Err(error) => {
+                tracing::error!("lists and secrets stay as they were: {error}");
+                false
+            }
+        }
+    }
+
+    /// Tells of options that did not open, a line a pairing and period.
+    fn log_failures(&mut self) {
+        if !self.publisher.current().snapshot.policy.log_failures {
+            return;
+        }
+        for stats in self.shared.telemetry.pairings.all() {
+            let failed = stats.get(PairingCounter::Failed);
+            let replayed = stats.get(PairingCounter::Replayed);
+            let at = self.logged.iter().position(|l| l.0 == stats.name());
+            let before = at
+                .and_then(|at| self.logged.get(at))
+                .map_or((0, 0), |l| (l.1, l.2));
+            if (failed, replayed) == before {
+                continue;
+            }
+            tracing::warn!(
+                pairing = stats.name(),
+                failed = failed.wrapping_sub(before.0),
+                replayed = replayed.wrapping_sub(before.1),
+                "options did not open in the last {} s",
+                FAILURES_EVERY.as_secs()
+            );
+            let now = (stats.name().to_owned(), failed, replayed);
+            match at.and_then(|at| self.logged.get_mut(at)) {
+                Some(line) => *line = now,
+                None => self.logged.push(now),
+            }
+        }
+    }
+
+    /// After the last worker stopped: gives back generations under which nothing was sealed, and keeps what was heard.
+    pub fn finish(&mut self) {
+        self.log_failures();
+        let view = self.publisher.current();
+        let unused: Vec<Fingerprint> = view
+            .snapshot
+            .pairings
+            .iter()
+            .zip(&view.stats)
+            .filter(|(_, stats)| stats.get(PairingCounter::Marked) == 0)
+            .filter_map(|(pairing, _)| pairing.fingerprint())
+            .collect();
+        let lessons: Vec<Lesson> = view.snapshot.lessons().collect();
+        let kept = self
+            .state
+            .learn(&lessons)
+            .and_then(|_| self.state.mark_unused(&unused));
+        if let Err(error) = kept {
+            tracing::warn!("the state file keeps what it had before the end: {error}");
+        }
+    }
+}
+
+/// What only a restart changes, as text to compare. None of it is secret.
+fn fixed(config: &Config) -> String {
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        config.ports,
+        config.workers,
+        config.management,
+        config.eal,
+        config.flows.capacity,
+        config.state,
+        config.telemetry
+    )
+}

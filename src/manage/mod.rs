@@ -1,0 +1,16 @@
+//! `pdmgate run`: from a configuration to an appliance that carries traffic, and the management core that looks after it.
+//!
+//! ```text
+//! appliance   opens devices, starts workers and servers, stops them again
+//! poll        what a worker core does all day
+//! core        what the management core does all day: signals, ageing, generations, snapshots, links, warnings
+//! source      answers for `pdmgate flows`, `pdmgate stats` and Prometheus
+//! ```
+
+mod appliance;
+mod core;
+mod links;
+mod poll;
+mod source;
+
+pub use appliance::{RunError, run};
