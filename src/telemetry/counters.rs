@@ -419,7 +419,11 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), FAMILIES.len());
         for family in FAMILIES {
-            let mut values: Vec<_> = family.members.iter().map(|m| m.counter.label_value()).collect();
+            let mut values: Vec<_> = family
+                .members
+                .iter()
+                .map(|m| m.counter.label_value())
+                .collect();
             assert_eq!(family.label.is_some(), values.iter().all(|v| !v.is_empty()));
             values.sort_unstable();
             values.dedup();
