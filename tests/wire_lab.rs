@@ -24,7 +24,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn a_wire_without_faults_carries_everything() {
     let Some(mut lab) = lab() else { return };
     let wire = lab.wire(&[]);
-    let capture = lab.capture(Place::Outside(Side::A));
+    let capture = lab.capture(Place::Outside(Side::A), "");
     assert_eq!(lab.ping(Side::A, 20, "0.01").len(), 20);
     lab.tcp(Side::A, 20 << 20, 5001, Duration::from_secs(60));
     lab.tcp(Side::B, 1 << 20, 5002, Duration::from_secs(60));

@@ -5,7 +5,7 @@ use super::BURST;
 use super::fate::{Fate, Fates};
 use super::worker::Turn;
 use crate::telemetry::{Counter, Direction};
-use crate::wire::{self, Ipv6Packet, Malformed, PacketBuf, Parsed, Untouched};
+use crate::wire::{self, Ipv6Packet, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
 
 /// A packet that may concern a flow.
@@ -41,48 +41,18 @@ pub(super) fn classify<B: PacketBuf>(
                 }
                 Err(reason) => reason,
             },
-            Ok(Parsed::Untouched(untouched)) => passed(untouched),
+            Ok(Parsed::Untouched(untouched)) => untouched.into(),
             Err(malformed) => {
                 if policy.drop_malformed {
                     fates.set(at, Fate::Drop);
                     turn.count(Counter::DroppedMalformed);
                 }
-                malformed_as(malformed)
+                malformed.into()
             }
         };
         turn.count(reason);
     }
     candidates
-}
-
-fn passed(untouched: Untouched) -> Counter {
-    match untouched {
-        Untouched::Ipv4 => Counter::PassedIpv4,
-        Untouched::NonIp => Counter::PassedNonIp,
-        Untouched::Multicast => Counter::PassedMulticast,
-        Untouched::NeighbourDiscovery => Counter::PassedNeighbourDiscovery,
-        Untouched::Mld => Counter::PassedMld,
-        Untouched::Icmpv6Other => Counter::PassedIcmpv6Other,
-        Untouched::Fragment => Counter::PassedFragment,
-        Untouched::Esp => Counter::PassedEsp,
-        Untouched::Ah => Counter::PassedAh,
-        Untouched::HipShim6 => Counter::PassedHipShim6,
-        Untouched::RoutingUnknown => Counter::PassedRouting,
-        Untouched::NoNextHeader => Counter::PassedNoNextHeader,
-        Untouched::Jumbogram => Counter::PassedJumbogram,
-    }
-}
-
-fn malformed_as(malformed: Malformed) -> Counter {
-    match malformed {
-        Malformed::Truncated => Counter::MalformedTruncated,
-        Malformed::Version => Counter::MalformedVersion,
-        Malformed::PayloadLength => Counter::MalformedPayloadLength,
-        Malformed::HeaderChain => Counter::MalformedHeaderChain,
-        Malformed::OptionLength => Counter::MalformedOptionLength,
-        Malformed::HopByHopOrder => Counter::MalformedHopByHopOrder,
-        Malformed::Routing => Counter::MalformedRouting,
-    }
 }
 
 impl Turn<'_> {

@@ -3,7 +3,6 @@
 use super::lab::{Lab, Side, bridge};
 use super::process::{Ended, Process, run};
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -85,28 +84,8 @@ fn random_hex() -> String {
 impl Settings {
     /// The configuration of an appliance with these devices that keeps its state and socket in `dir`.
     pub fn yaml(&self, inside: &str, outside: &str, dir: &Path, core: usize) -> String {
-        let Self {
-            mode,
-            protection,
-            aead,
-            salt,
-            pms,
-            rotation_packets,
-            rotation_age,
-            ..
-        } = self;
-        let Self {
-            mtu,
-            over_mtu,
-            failed_open,
-            policy_extra,
-            extra,
-            ..
-        } = self;
         let dir = dir.display();
-        let mut yaml = String::new();
-        write!(
-            yaml,
+        format!(
             r#"ports:
   inside: {{ device: "{inside}" }}
   outside: {{ device: "{outside}" }}
@@ -121,7 +100,7 @@ policy:
 {policy_extra}
 rotation: {{ packets: {rotation_packets}, age: {rotation_age} }}
 state: {dir}/state.json
-telemetry: {{ prometheus: "127.0.0.1:9464", socket: {dir}/pdmgate.sock }}
+telemetry: {{ prometheus: null, socket: {dir}/pdmgate.sock }}
 pairings:
   - name: lab
     mode: {mode}
@@ -132,10 +111,20 @@ pairings:
     clients: [ {{ prefix: "2001:db8:1::/64", generation: 1 }} ]
     servers: [ {{ prefix: "2001:db8:2::/64", group: web, generation: 1 }} ]
 {extra}
-"#
+"#,
+            mtu = self.mtu,
+            over_mtu = self.over_mtu,
+            failed_open = self.failed_open,
+            policy_extra = self.policy_extra,
+            rotation_packets = self.rotation_packets,
+            rotation_age = self.rotation_age,
+            mode = self.mode,
+            protection = self.protection,
+            aead = self.aead,
+            salt = self.salt,
+            pms = self.pms,
+            extra = self.extra,
         )
-        .unwrap();
-        yaml
     }
 }
 
@@ -146,28 +135,15 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts one; a second start on the same side finds the state of the first.
+    /// Starts one in a lab; a second start on the same side finds the state of the first.
     pub fn start(lab: &Lab, side: Side, driver: Driver, settings: &Settings) -> Self {
         let dir = lab.dir().join(format!("gate-{side:?}").to_lowercase());
-        std::fs::create_dir_all(&dir).unwrap();
         let (inside, outside) = driver.devices();
         let core = side as usize % std::thread::available_parallelism().map_or(1, usize::from);
-        std::fs::write(
-            dir.join("pdmgate.yaml"),
-            settings.yaml(inside, outside, &dir, core),
-        )
-        .unwrap();
-        let mut command = lab.gate_netns(side).command(PDMGATE);
-        command.arg("run").arg(dir.join("pdmgate.yaml"));
-        let mut gate = Self {
-            process: Process::start(command),
-            dir,
-        };
-        let socket = gate.socket();
-        gate.process
-            .wait_until("answer on its socket", Duration::from_secs(30), |_| {
-                get(&socket, "/v1/stats")
-            });
+        let command = lab.gate_netns(side).command(PDMGATE);
+        let gate = Self::launch(command, dir, |dir| {
+            settings.yaml(inside, outside, dir, core)
+        });
         if driver == Driver::Tap {
             // The driver makes its own interfaces; the hosts are reached by bridging to them.
             let netns = lab.gate_netns(side);
@@ -175,6 +151,63 @@ impl Gate {
             bridge(netns, "brout", "tapout", "out0");
         }
         gate
+    }
+
+    /// Starts one whose ports read `inside.pcap` and `outside.pcap` of `dir`, each once, and write `to-inside.pcap` and
+    /// `to-outside.pcap`, which are whole when it has ended.
+    pub fn start_on_files(dir: &Path, settings: &Settings) -> Self {
+        let device = |number: u8, from: &str, to: &str| {
+            let dir = dir.display();
+            format!("net_pcap{number},rx_pcap={dir}/{from},tx_pcap={dir}/{to}")
+        };
+        let inside = device(0, "inside.pcap", "to-inside.pcap");
+        let outside = device(1, "outside.pcap", "to-outside.pcap");
+        let command = Command::new(PDMGATE);
+        Self::launch(command, dir.to_owned(), |dir| {
+            settings.yaml(&inside, &outside, dir, 0)
+        })
+    }
+
+    fn launch(mut command: Command, dir: PathBuf, yaml: impl Fn(&Path) -> String) -> Self {
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("pdmgate.yaml"), yaml(&dir)).unwrap();
+        command.arg("run").arg(dir.join("pdmgate.yaml"));
+        let mut gate = Self {
+            process: Process::start(command),
+            dir,
+        };
+        let socket = gate.socket();
+        let answers = |_: &mut Process| get(&socket, "/v1/stats");
+        gate.process
+            .wait_until("answer on its socket", Duration::from_secs(30), answers);
+        gate
+    }
+
+    /// Waits until a counter, `packets_received.out` for instance, is at least `count`.
+    pub fn wait_for_count(&mut self, path: &str, count: u64) {
+        let socket = self.socket();
+        let pointer = format!("/counters/{}", path.replace('.', "/"));
+        let reached = |_: &mut Process| {
+            let stats = get(&socket, "/v1/stats")?;
+            let value = stats
+                .pointer(&pointer)
+                .unwrap_or_else(|| panic!("no counter {path} in {stats:#}"));
+            (value.as_u64()? >= count).then_some(())
+        };
+        self.process.wait_until(
+            &format!("{path} of {count}"),
+            Duration::from_secs(20),
+            reached,
+        );
+    }
+
+    /// A counter by its path.
+    pub fn count(&self, path: &str) -> u64 {
+        let stats = self.stats();
+        let value = stats.pointer(&format!("/counters/{}", path.replace('.', "/")));
+        value
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("no counter {path} in {stats:#}"))
     }
 
     pub fn config(&self) -> PathBuf {
@@ -195,14 +228,27 @@ impl Gate {
         get(&self.socket(), "/v1/stats").expect("no answer on the socket")
     }
 
-    /// `pdmgate flows --json`.
-    pub fn flows(&self) -> Value {
+    /// `pdmgate flows --json`: one record a flow.
+    pub fn flows(&self) -> Vec<Value> {
         let mut command = Command::new(PDMGATE);
         command
-            .args(["flows", "--json", "--socket"])
+            .args(["flows", "--json", "--limit", "0", "--socket"])
             .arg(self.socket());
         let ended = run(command, Duration::from_secs(20)).success();
         serde_json::from_str(&ended.out).unwrap()
+    }
+
+    /// The record of the flow with this protocol whose ends have these ports, the local one first.
+    pub fn flow(&self, protocol: u8, ports: (u16, u16)) -> Value {
+        let flows = self.flows();
+        let found = flows.iter().find(|flow| {
+            flow["protocol"] == protocol
+                && flow["local_port"] == ports.0
+                && flow["remote_port"] == ports.1
+        });
+        found
+            .cloned()
+            .unwrap_or_else(|| panic!("no flow {protocol} {ports:?} in {flows:#?}"))
     }
 
     /// SIGHUP.

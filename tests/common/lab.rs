@@ -199,13 +199,13 @@ impl Lab {
     }
 
     /// Captures into a file of the lab's directory.
-    pub fn capture(&self, place: Place) -> Capture {
+    pub fn capture(&self, place: Place, filter: &str) -> Capture {
         let (netns, interface) = match place {
             Place::Host(side) => (self.host(side), "eth0"),
             Place::Outside(Side::A) => (&self.middle, "a0"),
             Place::Outside(Side::B) => (&self.middle, "b0"),
         };
-        Capture::start(netns, interface, self.dir())
+        Capture::start(netns, interface, self.dir(), filter)
     }
 
     /// A tool of the lab, in a host.
@@ -259,7 +259,21 @@ impl Lab {
 
     /// Sends numbered datagrams to the other host; what the receiver and the sender say of it.
     pub fn udp(&self, from: Side, port: u16, options: &Datagrams) -> (Value, Value) {
-        let mut sink = self.tool(from.other(), &["udp-sink", "--port", &port.to_string()]);
+        self.udp_served(from, port, options, "0ms")
+    }
+
+    /// The same, to a receiver that takes a while over each datagram.
+    pub fn udp_served(
+        &self,
+        from: Side,
+        port: u16,
+        options: &Datagrams,
+        time: &str,
+    ) -> (Value, Value) {
+        let mut sink = self.tool(
+            from.other(),
+            &["udp-sink", "--port", &port.to_string(), "--delay", time],
+        );
         if options.echo {
             sink.arg("--echo");
         }

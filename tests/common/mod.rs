@@ -17,4 +17,6 @@ pub mod capture;
 pub mod gate;
 pub mod lab;
 pub mod netns;
+pub mod oracle;
+pub mod packets;
 pub mod process;

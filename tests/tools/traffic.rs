@@ -51,6 +51,9 @@ pub struct UdpSink {
     /// Sends each datagram back
     #[arg(long)]
     echo: bool,
+    /// How long it takes over each datagram before it sends it back
+    #[arg(long, default_value = "0ms", value_parser = crate::duration)]
+    delay: Duration,
 }
 
 /// Sends numbered datagrams
@@ -188,6 +191,7 @@ pub fn udp_sink(options: &UdpSink) -> io::Result<()> {
             socket.set_read_timeout(Some(options.idle))?;
         }
         received += 1;
+        thread::sleep(options.delay);
         if options.echo {
             socket.send_to(&buffer[..length], from)?;
         }

@@ -23,13 +23,15 @@ pub(super) enum Backend {
 impl Backend {
     /// Fastest last.
     pub(super) fn available() -> Vec<Self> {
-        let mut available = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
-        {
-            available.extend(x86::AesNi::detect().map(Self::AesNi));
-            available.extend(x86::Vaes::detect().map(Self::Vaes));
-        }
-        available
+        let native = [
+            x86::AesNi::detect().map(Self::AesNi),
+            x86::Vaes::detect().map(Self::Vaes),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let native = [None; 0];
+        let portable = [Some(Self::Portable)];
+        portable.into_iter().chain(native).flatten().collect()
     }
 
     pub(super) fn fastest() -> Self {
@@ -49,10 +51,10 @@ impl Backend {
     pub(super) fn seal(self, aead: Aead, jobs: &mut [SealJob<'_>]) {
         #[cfg(target_arch = "x86_64")]
         match (self, aead) {
-            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.seal_128(jobs),
-            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.seal_256(jobs),
-            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.seal_128(jobs),
-            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.seal_256(jobs),
+            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
+            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
+            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
+            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::seal(aead, jobs);
@@ -61,10 +63,10 @@ impl Backend {
     pub(super) fn open(self, aead: Aead, jobs: &mut [OpenJob<'_>]) {
         #[cfg(target_arch = "x86_64")]
         match (self, aead) {
-            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.open_128(jobs),
-            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.open_256(jobs),
-            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.open_128(jobs),
-            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.open_256(jobs),
+            (Self::AesNi(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
+            (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
+            (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
+            (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::open(aead, jobs);

@@ -71,3 +71,6 @@ fn load_key(aead: Aead, key: &[u8; 32]) -> Option<LessSafeKey> {
     let key = key.get(..aead.key_len())?;
     UnboundKey::new(algorithm, key).ok().map(LessSafeKey::new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Four options in four 128-bit registers: AES-NI, PCLMULQDQ, SSSE3, SSE4.1.
 
 use super::four::*;
-use super::{Inputs, blocks, first_four, load, nonce_halves, part, put, store};
+use super::{blocks, load, nonce_halves, open_by_fours, part, put, seal_by_fours, store};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -13,30 +13,21 @@ impl AesNi {
     pub(in crate::crypto::kernel) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("pclmulqdq")
+            && is_x86_feature_detected!("sse3")
             && is_x86_feature_detected!("ssse3")
             && is_x86_feature_detected!("sse4.1"))
         .then_some(Self(()))
     }
 
-    pub(in crate::crypto::kernel) fn seal_128(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
-        // a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal::<16>(jobs) }
+    pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
+        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
+        seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
     }
 
-    pub(in crate::crypto::kernel) fn seal_256(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: as in `seal_128`.
-        unsafe { seal::<32>(jobs) }
-    }
-
-    pub(in crate::crypto::kernel) fn open_128(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal_128`, for `open`.
-        unsafe { open::<16>(jobs) }
-    }
-
-    pub(in crate::crypto::kernel) fn open_256(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal_128`, for `open`.
-        unsafe { open::<32>(jobs) }
+    pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
+        // SAFETY: as in `seal`.
+        open_by_fours(jobs, |four| unsafe { open_four::<KEY_LEN>(four) });
     }
 }
 
@@ -86,7 +77,8 @@ fn all(block: __m128i) -> Four {
     [block; 4]
 }
 
-/// Shifts the halves left by one bit each and adds what [`CARRIES`] has for the bits that fall out.
+/// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
+/// which of it to add.
 #[inline]
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
 fn double(a: Four) -> Four {
@@ -97,3 +89,11 @@ fn double(a: Four) -> Four {
 }
 
 gcm_of_four!("aes,pclmulqdq,ssse3,sse4.1");
+
+#[cfg(test)]
+use AesNi as Tier;
+
+#[cfg(test)]
+#[path = "tests/primitives.rs"]
+#[allow(clippy::duplicate_mod, reason = "each tier tests its own functions")]
+pub(super) mod primitives;

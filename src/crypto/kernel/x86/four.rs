@@ -13,15 +13,13 @@
 //! | `swap(a)` | the 64-bit halves change places |
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
-//! | `double(a)` | times x in GHASH's field, `a` reversed |
+//! | `double(a)` | shifted left by one bit, in GHASH's field |
 
-/// GHASH's polynomial without x^128. Reversed blocks hold the coefficient of x^i in bit 127 - i: the top byte is 1 + x + x^6
-/// shifted to hold x^7 + x^2 + x divided by x.
-///
-/// That is what [`fold`](self) multiplies by; only the upper half is read.
+/// For `fold`: x^128 = x^7 + x^2 + x + 1 in GHASH's field, all but the 1. In the upper half, bit 64 - i stands for x^i.
 pub(super) const POLYNOMIAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc2];
 
-/// What doubling adds: word by word, where the bits that fall out of the halves come back.
+/// For `double`: what comes back of the bits that a shift pushes out. Bit 128 - i stands for x^i, so the one that leaves at
+/// the top is 1 = x^128 + x^7 + x^2 + x; the one that leaves the lower half enters the upper one.
 pub(super) const CARRIES: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc2];
 
 /// A block's bytes in reverse: GHASH's order to the processor's and back.
@@ -57,14 +55,18 @@ pub(super) const TEXT: [u8; 16] = [
 /// GHASH's last block, reversed: 48 bits of additional data, 112 of text.
 pub(super) const LENGTHS: [u8; 16] = [112, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0];
 
+/// The round constants of AES-128, of which AES-256 uses the first seven.
+pub(super) const RCON: [[i32; 2]; 5] = [
+    [0x01, 0x02],
+    [0x04, 0x08],
+    [0x10, 0x20],
+    [0x40, 0x80],
+    [0x1b, 0x36],
+];
+
 /// The end of GCM's counter block.
 pub(super) const fn counter(value: u8) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, value]
-}
-
-/// A round constant, in all four words.
-pub(super) const fn rcon(c: u8) -> [u8; 16] {
-    [c, 0, 0, 0, c, 0, 0, 0, c, 0, 0, 0, c, 0, 0, 0]
 }
 
 macro_rules! gcm_of_four {
@@ -81,8 +83,8 @@ macro_rules! gcm_of_four {
         /// AES's last round is ShiftRows, SubBytes and the addition of a key. ShiftRows leaves four equal words alone.
         #[inline]
         #[target_feature(enable = $features)]
-        fn sub_word(key: Four, mask: [u8; 16], c: u8) -> Four {
-            last_round(shuffle(key, constant(mask)), constant(rcon(c)))
+        fn sub_word(key: Four, mask: [u8; 16], rcon: i32) -> Four {
+            last_round(shuffle(key, constant(mask)), all(_mm_set1_epi32(rcon)))
         }
 
         /// The round key after `key`, and the one after that but for its own `sub_word`, which is still to be added.
@@ -113,45 +115,52 @@ macro_rules! gcm_of_four {
         }
 
         /// AES-128 of three blocks to which the key was added already. Each round key is made right before its round.
+        ///
+        /// `COPY` gives each caller a function of its own, which the compiler then builds into it: a call in between would
+        /// take sixteen registers through memory.
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_128(mut key: Four, mut blocks: [Four; 3]) -> [Four; 3] {
-            for [c, d] in [[0x01, 0x02], [0x04, 0x08], [0x10, 0x20], [0x40, 0x80]] {
-                let (next, after) = next_keys(key, sub_word(key, ROT_WORD, c));
+        fn encrypt_128<const COPY: bool>(mut key: Four, mut blocks: [Four; 3]) -> [Four; 3] {
+            let [pairs @ .., [c, d]] = &RCON;
+            for [c, d] in pairs {
+                let (next, after) = next_keys(key, sub_word(key, ROT_WORD, *c));
                 blocks = rounds(blocks, next);
-                key = xor(after, sub_word(next, ROT_WORD, d));
+                key = xor(after, sub_word(next, ROT_WORD, *d));
                 blocks = rounds(blocks, key);
             }
-            let (next, after) = next_keys(key, sub_word(key, ROT_WORD, 0x1b));
+            let (next, after) = next_keys(key, sub_word(key, ROT_WORD, *c));
             blocks = rounds(blocks, next);
-            key = xor(after, sub_word(next, ROT_WORD, 0x36));
+            key = xor(after, sub_word(next, ROT_WORD, *d));
             last_rounds(blocks, key)
         }
 
         /// AES-256 of three blocks to which the key's first half was added already.
         ///
-        /// Even and odd round keys are two rows; each makes its next key from the newest key of the other.
+        /// Even and odd round keys are two rows; each makes its next key from the newest key of the other. `COPY` as in
+        /// [`encrypt_128`].
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_256(key: [Four; 2], mut blocks: [Four; 3]) -> [Four; 3] {
+        fn encrypt_256<const COPY: bool>(key: [Four; 2], mut blocks: [Four; 3]) -> [Four; 3] {
             let [mut even, mut odd] = key;
             blocks = rounds(blocks, odd);
-            for [c, d] in [[0x01, 0x02], [0x04, 0x08], [0x10, 0x20]] {
-                let (next_even, after_even) = next_keys(even, sub_word(odd, ROT_WORD, c));
+            let [pairs @ .., [c, _], _] = &RCON;
+            for [c, d] in pairs {
+                let (next_even, after_even) = next_keys(even, sub_word(odd, ROT_WORD, *c));
                 blocks = rounds(blocks, next_even);
                 let (next_odd, after_odd) = next_keys(odd, sub_word(next_even, LAST_WORD, 0));
                 blocks = rounds(blocks, next_odd);
-                even = xor(after_even, sub_word(next_odd, ROT_WORD, d));
+                even = xor(after_even, sub_word(next_odd, ROT_WORD, *d));
                 blocks = rounds(blocks, even);
                 odd = xor(after_odd, sub_word(even, LAST_WORD, 0));
                 blocks = rounds(blocks, odd);
             }
-            let (last, _) = next_keys(even, sub_word(odd, ROT_WORD, 0x40));
+            let (last, _) = next_keys(even, sub_word(odd, ROT_WORD, *c));
             last_rounds(blocks, last)
         }
 
-        /// Takes the 64 lowest bits off a product, `low` at the bottom and `rest` 64 bits up: adds the multiple of the
-        /// polynomial that cancels them.
+        /// Takes the 64 lowest bits off a product: `low` is its bottom, `rest` what stands 64 bits further up.
+        ///
+        /// They hold powers that the field does not have; x^128 = x^7 + x^2 + x + 1 moves each of them up by 121 to 128 bits.
         #[inline]
         #[target_feature(enable = $features)]
         fn fold(low: Four, rest: Four) -> Four {
@@ -160,6 +169,8 @@ macro_rules! gcm_of_four {
         }
 
         /// `a` times H in GHASH's field: `a` and the product reversed, `h` reversed and doubled.
+        ///
+        /// A product of two reversed numbers is reversed one bit short; that `h` is doubled makes up for it.
         #[inline]
         #[target_feature(enable = $features)]
         fn multiply(a: Four, h: Four) -> Four {
@@ -179,11 +190,15 @@ macro_rules! gcm_of_four {
         /// Output text (two zero bytes behind it) and tag of each of the four options.
         #[inline]
         #[target_feature(enable = $features)]
-        fn crypt<const KEY_LEN: usize, const OPEN: bool>(inputs: Inputs<'_>) -> [[__m128i; 4]; 2] {
-            let key = join(blocks::<0, 32>(inputs.keys));
-            let header = join(blocks::<0, OPTION_LEN>(inputs.options));
-            let text = join(blocks::<HEADER_LEN, OPTION_LEN>(inputs.options));
-            let [a, b, c, d] = inputs.base_nonces;
+        fn crypt<const KEY_LEN: usize, const OPEN: bool>(
+            keys: [&[u8; 32]; 4],
+            base_nonces: [&[u8; 12]; 4],
+            options: [&[u8; OPTION_LEN]; 4],
+        ) -> [[__m128i; 4]; 2] {
+            let key = join(blocks::<0, 32>(keys));
+            let header = join(blocks::<0, OPTION_LEN>(options));
+            let text = join(blocks::<HEADER_LEN, OPTION_LEN>(options));
+            let [a, b, c, d] = base_nonces;
             let nonce = join([
                 nonce_halves(a),
                 nonce_halves(b),
@@ -201,9 +216,9 @@ macro_rules! gcm_of_four {
                 xor(nonce, constant(counter(2))),
             ];
             let [hash_key, tag_mask, key_stream] = if KEY_LEN == 16 {
-                encrypt_128(key, plain)
+                encrypt_128::<OPEN>(key, plain)
             } else {
-                encrypt_256([key, join(blocks::<16, 32>(inputs.keys))], plain)
+                encrypt_256::<OPEN>([key, join(blocks::<16, 32>(keys))], plain)
             };
 
             let output = and(xor(text, key_stream), constant(TEXT));
@@ -221,43 +236,35 @@ macro_rules! gcm_of_four {
         }
 
         #[target_feature(enable = $features)]
-        fn seal<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>]) {
-            for jobs in jobs.chunks_mut(4) {
-                let Some([a, b, c, d]) = first_four(jobs) else {
-                    return;
-                };
-                let [texts, tags] = crypt::<KEY_LEN, false>(Inputs {
-                    keys: [a.key, b.key, c.key, d.key],
-                    base_nonces: [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
-                    options: [a.option, b.option, c.option, d.option],
-                });
-                for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
-                    // The block of text ends in two zeros; the tag is written over them.
-                    put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
-                    put::<TAG_AT, 16, OPTION_LEN>(job.option, store(tag));
-                }
+        fn seal_four<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>; 4]) {
+            let [a, b, c, d] = jobs;
+            let [texts, tags] = crypt::<KEY_LEN, false>(
+                [a.key, b.key, c.key, d.key],
+                [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
+                [a.option, b.option, c.option, d.option],
+            );
+            for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
+                // The block of text ends in two zeros; the tag is written over them.
+                put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
+                put::<TAG_AT, 16, OPTION_LEN>(job.option, store(tag));
             }
         }
 
         #[target_feature(enable = $features)]
-        fn open<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>]) {
-            for jobs in jobs.chunks_mut(4) {
-                let Some([a, b, c, d]) = first_four(jobs) else {
-                    return;
-                };
-                let [texts, tags] = crypt::<KEY_LEN, true>(Inputs {
-                    keys: [a.key, b.key, c.key, d.key],
-                    base_nonces: [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
-                    options: [a.option, b.option, c.option, d.option],
-                });
-                for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
-                    let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
-                    let difference = _mm_xor_si128(tag, received);
-                    // No branch and no early end: time does not tell how much of a forged tag was right.
-                    job.ok = _mm_testz_si128(difference, difference) == 1;
-                    let mask = _mm_set1_epi64x(-i64::from(job.ok));
-                    job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, mask)));
-                }
+        fn open_four<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>; 4]) {
+            let [a, b, c, d] = jobs;
+            let [texts, tags] = crypt::<KEY_LEN, true>(
+                [a.key, b.key, c.key, d.key],
+                [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
+                [a.option, b.option, c.option, d.option],
+            );
+            for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
+                let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
+                let difference = _mm_xor_si128(tag, received);
+                // No branch and no early end: time does not tell how much of a forged tag was right.
+                job.ok = _mm_testz_si128(difference, difference) == 1;
+                let mask = _mm_set1_epi64x(-i64::from(job.ok));
+                job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, mask)));
             }
         }
     };

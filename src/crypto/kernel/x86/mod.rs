@@ -12,8 +12,8 @@ mod vaes;
 pub(super) use aesni::AesNi;
 pub(super) use vaes::Vaes;
 
-use crate::crypto::seal::OPTION_LEN;
-use core::arch::x86_64::{__m128i, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_unpackhi_epi64};
+use crate::crypto::seal::{OPTION_LEN, OpenJob, SealJob};
+use core::arch::x86_64::{__m128i, _mm_set_epi64x, _mm_storeu_si128};
 
 /// A block in a register, byte 0 lowest.
 #[inline]
@@ -27,9 +27,10 @@ fn load(block: [u8; 16]) -> __m128i {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn store(block: __m128i) -> [u8; 16] {
-    let low = _mm_cvtsi128_si64(block) as u64;
-    let high = _mm_cvtsi128_si64(_mm_unpackhi_epi64(block, block)) as u64;
-    (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
+    let mut bytes = [0; 16];
+    // SAFETY: the pointer is to 16 bytes that this function owns, and the instruction asks for no alignment.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), block) };
+    bytes
 }
 
 /// `N` bytes from `AT` on.
@@ -48,24 +49,44 @@ fn put<const AT: usize, const N: usize, const LEN: usize>(bytes: &mut [u8; LEN],
     bytes[AT..AT + N].copy_from_slice(&part);
 }
 
-/// The first four jobs; the last one again where there are fewer, to be computed and thrown away.
-#[inline]
-fn first_four<J>(jobs: &[J]) -> Option<[&J; 4]> {
-    match jobs {
-        [] => None,
-        [a] => Some([a, a, a, a]),
-        [a, b] => Some([a, b, b, b]),
-        [a, b, c] => Some([a, b, c, c]),
-        [a, b, c, d, ..] => Some([a, b, c, d]),
+/// Calls `seal_four` on the jobs, four at a time; the last few are made four by some that nobody reads.
+fn seal_by_fours(jobs: &mut [SealJob<'_>], seal_four: impl Fn(&mut [SealJob<'_>; 4])) {
+    let (fours, rest) = jobs.as_chunks_mut::<4>();
+    fours.iter_mut().for_each(&seal_four);
+    if rest.is_empty() {
+        return;
     }
+    let mut spare = [[0; OPTION_LEN]; 4];
+    let mut four = spare.each_mut().map(|option| SealJob {
+        key: &[0; 32],
+        base_nonce: &[0; 12],
+        option,
+    });
+    for (slot, job) in four.iter_mut().zip(rest) {
+        *slot = SealJob {
+            key: job.key,
+            base_nonce: job.base_nonce,
+            option: job.option,
+        };
+    }
+    seal_four(&mut four);
 }
 
-/// What four jobs have in common, sealing or opening.
-#[derive(Clone, Copy)]
-struct Inputs<'a> {
-    keys: [&'a [u8; 32]; 4],
-    base_nonces: [&'a [u8; 12]; 4],
-    options: [&'a [u8; OPTION_LEN]; 4],
+/// [`seal_by_fours`] for opening.
+fn open_by_fours(jobs: &mut [OpenJob<'_>], open_four: impl Fn(&mut [OpenJob<'_>; 4])) {
+    let (fours, rest) = jobs.as_chunks_mut::<4>();
+    fours.iter_mut().for_each(&open_four);
+    if rest.is_empty() {
+        return;
+    }
+    let mut four = [(); 4].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]));
+    for (slot, job) in four.iter_mut().zip(&*rest) {
+        *slot = OpenJob::new(job.key, job.base_nonce, job.option);
+    }
+    open_four(&mut four);
+    for (job, done) in rest.iter_mut().zip(four) {
+        (job.metrics, job.ok) = (done.metrics, done.ok);
+    }
 }
 
 /// The block that starts at `AT` of each.

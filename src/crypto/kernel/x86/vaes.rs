@@ -1,7 +1,7 @@
 //! Four options in two 256-bit registers: VAES, VPCLMULQDQ, AVX2.
 
 use super::four::*;
-use super::{Inputs, blocks, first_four, load, nonce_halves, part, put, store};
+use super::{AesNi, blocks, load, nonce_halves, open_by_fours, part, put, seal_by_fours, store};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -11,31 +11,25 @@ pub(in crate::crypto) struct Vaes(());
 
 impl Vaes {
     pub(in crate::crypto::kernel) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("vaes")
-            && is_x86_feature_detected!("vpclmulqdq")
-            && is_x86_feature_detected!("avx2"))
+        // What these instructions build on is asked for too: a hypervisor may hide anything.
+        AesNi::detect()?;
+        (is_x86_feature_detected!("sse4.2")
+            && is_x86_feature_detected!("avx")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("vpclmulqdq"))
         .then_some(Self(()))
     }
 
-    pub(in crate::crypto::kernel) fn seal_128(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
-        // a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal::<16>(jobs) }
+    pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
+        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
+        seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
     }
 
-    pub(in crate::crypto::kernel) fn seal_256(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: as in `seal_128`.
-        unsafe { seal::<32>(jobs) }
-    }
-
-    pub(in crate::crypto::kernel) fn open_128(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal_128`, for `open`.
-        unsafe { open::<16>(jobs) }
-    }
-
-    pub(in crate::crypto::kernel) fn open_256(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal_128`, for `open`.
-        unsafe { open::<32>(jobs) }
+    pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
+        // SAFETY: as in `seal`.
+        open_by_fours(jobs, |four| unsafe { open_four::<KEY_LEN>(four) });
     }
 }
 
@@ -45,7 +39,7 @@ type Four = [__m256i; 2];
 macro_rules! each {
     ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
         #[inline]
-        #[target_feature(enable = "vaes,vpclmulqdq,avx2")]
+        #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
         fn $name $(<const $n: i32>)? ($($arg: Four),+) -> Four {
             [$f($($arg[0]),+), $f($($arg[1]),+)]
         }
@@ -68,14 +62,14 @@ each! {
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq,avx2")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
 fn join(blocks: [__m128i; 4]) -> Four {
     let [a, b, c, d] = blocks;
     [_mm256_set_m128i(b, a), _mm256_set_m128i(d, c)]
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq,avx2")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
 fn split(four: Four) -> [__m128i; 4] {
     let [ab, cd] = four;
     [
@@ -87,14 +81,15 @@ fn split(four: Four) -> [__m128i; 4] {
 }
 
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq,avx2")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
 fn all(block: __m128i) -> Four {
     [_mm256_broadcastsi128_si256(block); 2]
 }
 
-/// Shifts the halves left by one bit each and adds what [`CARRIES`] has for the bits that fall out.
+/// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
+/// which of it to add.
 #[inline]
-#[target_feature(enable = "vaes,vpclmulqdq,avx2")]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
 fn double(a: Four) -> Four {
     xor(
         add_halves(a, a),
@@ -102,4 +97,12 @@ fn double(a: Four) -> Four {
     )
 }
 
-gcm_of_four!("vaes,vpclmulqdq,avx2");
+gcm_of_four!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq");
+
+#[cfg(test)]
+use Vaes as Tier;
+
+#[cfg(test)]
+#[path = "tests/primitives.rs"]
+#[allow(clippy::duplicate_mod, reason = "each tier tests its own functions")]
+pub(super) mod primitives;

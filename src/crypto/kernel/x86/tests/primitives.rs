@@ -1,0 +1,62 @@
+//! The building blocks of the tier that includes this file, for bytes: what `tests.rs` composes to GCM of any length.
+
+use super::*;
+use crate::crypto::kernel::x86::tests::{Block, Primitives};
+
+/// The blocks to compute on in `lane`, something else in the others.
+fn spread(block: Block, lane: usize) -> Four {
+    let mut blocks = [[0; 16]; 4];
+    for (at, other) in blocks.iter_mut().enumerate() {
+        *other = if at == lane {
+            block
+        } else {
+            block.map(|byte| byte.wrapping_mul(31).wrapping_add(at as u8 + 1))
+        };
+    }
+    // SAFETY: this and the other functions below are reachable through `primitives` only, which asks `detect` first.
+    unsafe { join(blocks.map(|block| load(block))) }
+}
+
+fn pick(four: Four, lane: usize) -> Block {
+    // SAFETY: as in `spread`.
+    unsafe { store(split(four)[lane]) }
+}
+
+fn encrypt(key: &[u8], blocks: [Block; 3], lane: usize) -> [Block; 3] {
+    let halves: Vec<Four> = key
+        .chunks(16)
+        .map(|half| spread(half.try_into().unwrap(), lane))
+        .collect();
+    let blocks = blocks.map(|block| spread(block, lane));
+    // SAFETY: as in `spread`.
+    let encrypted = unsafe {
+        let [a, b, c] = blocks;
+        let blocks = [xor(a, halves[0]), xor(b, halves[0]), xor(c, halves[0])];
+        match halves[..] {
+            [key] => encrypt_128::<false>(key, blocks),
+            [low, high] => encrypt_256::<false>([low, high], blocks),
+            _ => panic!("a key of {} bytes", key.len()),
+        }
+    };
+    encrypted.map(|four| pick(four, lane))
+}
+
+fn times_h(h: Block, a: Block, lane: usize) -> Block {
+    let upper_only = a[8..] == [0; 8];
+    let (h, a) = (spread(h, lane), spread(a, lane));
+    // SAFETY: as in `spread`.
+    unsafe {
+        let reverse = constant(REVERSE);
+        let (h, a) = (double(shuffle(h, reverse)), shuffle(a, reverse));
+        let product = pick(shuffle(multiply(a, h), reverse), lane);
+        if upper_only {
+            let short = pick(shuffle(multiply_upper(a, h), reverse), lane);
+            assert_eq!(short, product);
+        }
+        product
+    }
+}
+
+pub(in crate::crypto::kernel::x86) fn primitives() -> Option<Primitives> {
+    Tier::detect().map(|_| Primitives { encrypt, times_h })
+}
