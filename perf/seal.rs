@@ -19,6 +19,9 @@ const BURSTS: usize = 16;
 /// Runs of each line.
 const RUNS: usize = 201;
 
+/// What the other lines are compared with.
+const KEPT: &str = "ring, key kept";
+
 /// The processor's time-stamp counter; zero where there is none.
 fn tsc() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -145,58 +148,47 @@ fn kernel_lines(aead: Aead, kernel: Kernel) -> [Line; 2] {
     ]
 }
 
-fn ring_lines(aead: Aead) -> [Line; 2] {
+/// The key set up, ready for any number of options.
+fn ring_key(aead: Aead, key: &[u8; 32]) -> LessSafeKey {
     let algorithm = match aead {
         Aead::Aes128Gcm => &ring::aead::AES_128_GCM,
         Aead::Aes256Gcm => &ring::aead::AES_256_GCM,
         Aead::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
     };
-    let burst = Burst::new();
-    let keys = burst.keys.iter().map(|key| {
-        let key = UnboundKey::new(algorithm, &key[..aead.key_len()]);
-        LessSafeKey::new(key.expect("the key has the algorithm's length"))
-    });
-    let keys: Vec<_> = keys.collect();
-    let (opening_keys, mut sealed) = (keys.clone(), Burst::new());
-    let nonces = burst.nonces.clone();
-    let mut options = burst.options;
-    let seal = move || {
-        for _ in 0..BURSTS {
-            for ((key, nonce), option) in keys.iter().zip(&nonces).zip(black_box(&mut options)) {
-                let (header, rest) = option.split_at_mut(6);
-                let (text, tag) = rest.split_at_mut(14);
-                let nonce = Nonce::assume_unique_for_key(*nonce);
-                let value = key.seal_in_place_separate_tag(nonce, Aad::from(header), text);
-                tag.copy_from_slice(value.expect("14 bytes can be sealed").as_ref());
-            }
-        }
-    };
-    for ((key, nonce), option) in opening_keys
-        .iter()
-        .zip(&sealed.nonces)
-        .zip(&mut sealed.options)
-    {
+    let key = UnboundKey::new(algorithm, &key[..aead.key_len()]);
+    LessSafeKey::new(key.expect("the key has the algorithm's length"))
+}
+
+fn ring_seal(keys: &[LessSafeKey], burst: &mut Burst) {
+    for ((key, nonce), option) in keys.iter().zip(&burst.nonces).zip(&mut burst.options) {
         let (header, rest) = option.split_at_mut(6);
         let (text, tag) = rest.split_at_mut(14);
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let value = key.seal_in_place_separate_tag(nonce, Aad::from(header), text);
         tag.copy_from_slice(value.expect("14 bytes can be sealed").as_ref());
     }
-    let open = move || {
-        for _ in 0..BURSTS {
-            let options = black_box(&sealed.options);
-            for ((key, nonce), option) in opening_keys.iter().zip(&sealed.nonces).zip(options) {
-                let (header, rest) = option.split_at(6);
-                let mut text: [u8; 30] = rest.try_into().expect("30 bytes are behind the header");
-                let nonce = Nonce::assume_unique_for_key(*nonce);
-                let opened = key.open_in_place(nonce, Aad::from(header), &mut text);
-                black_box(opened.expect("the tag is right"));
-            }
-        }
-    };
+}
+
+fn ring_open(keys: &[LessSafeKey], burst: &Burst) {
+    for ((key, nonce), option) in keys.iter().zip(&burst.nonces).zip(&burst.options) {
+        let (header, rest) = option.split_at(6);
+        let mut text: [u8; 30] = rest.try_into().expect("30 bytes are behind the header");
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = key.open_in_place(nonce, Aad::from(header), &mut text);
+        black_box(opened.expect("the tag is right"));
+    }
+}
+
+fn ring_lines(aead: Aead) -> [Line; 2] {
+    let (mut burst, mut sealed) = (Burst::new(), Burst::new());
+    let keys: Vec<_> = burst.keys.iter().map(|key| ring_key(aead, key)).collect();
+    let opening_keys = keys.clone();
+    ring_seal(&keys, &mut sealed);
+    let seal = move || (0..BURSTS).for_each(|_| ring_seal(&keys, black_box(&mut burst)));
+    let open = move || (0..BURSTS).for_each(|_| ring_open(&opening_keys, black_box(&sealed)));
     [
-        Line::new(aead, "seal", "ring, key kept", seal),
-        Line::new(aead, "open", "ring, key kept", open),
+        Line::new(aead, "seal", KEPT, seal),
+        Line::new(aead, "open", KEPT, open),
     ]
 }
 
@@ -245,26 +237,29 @@ fn main() {
     }
 
     println!(
-        "per option                                                  ns   cycles   times ring, key kept"
+        "{:57} {:>6} {:>8} {:>20}",
+        "per option", "ns", "cycles", "times ring, key kept"
     );
-    let mut kept = (0.0, 0.0);
+    let mut kept = [0.0; 2];
     for line in &mut lines {
         let (time, cycles) = line.median();
-        match (line.what, line.by.as_str()) {
-            ("seal", "ring, key kept") => kept.0 = time,
-            ("open", "ring, key kept") => kept.1 = time,
-            _ => {}
-        }
-        let ratio = match line.what {
-            "seal" => format!("{:20.1}", kept.0 / time),
-            "open" => format!("{:20.1}", kept.1 / time),
-            _ => String::new(),
+        let kept = match line.what {
+            "seal" => Some(&mut kept[0]),
+            "open" => Some(&mut kept[1]),
+            _ => None,
         };
+        let ratio = kept.map(|kept| {
+            if line.by == KEPT {
+                *kept = time;
+            }
+            format!("{:20.1}", *kept / time)
+        });
         println!(
-            "{:<17} {:<13} {:<26} {time:>6.1} {cycles:>8.1} {ratio}",
+            "{:<16} {:<13} {:<26} {time:>6.1} {cycles:>8.1} {}",
             format!("{:?}", line.aead),
             line.what,
             line.by,
+            ratio.unwrap_or_default(),
         );
     }
 }

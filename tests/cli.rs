@@ -221,6 +221,99 @@ fn a_configuration_that_cannot_be_used_ends_with_78() {
     assert!(text.contains("none.yaml"), "{text}");
 }
 
+/// A pcap of UDP packets between hosts of the pairing.
+fn write_capture(path: &Path, packets: usize) {
+    let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let mut frame = vec![2; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 64]);
+    frame.extend(address("2001:db8:1::10"));
+    frame.extend(address("2001:db8:2::20"));
+    frame.extend([0x9c, 0x40, 1, 0xbb, 0, 8, 0, 0]);
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(word.to_le_bytes());
+    }
+    for second in 0..packets {
+        for word in [second, 0, frame.len(), frame.len()] {
+            file.extend((word as u32).to_le_bytes());
+        }
+        file.extend(&frame);
+    }
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn decode_prints_a_line_a_packet_and_a_line_a_flow() {
+    let root = tempfile::tempdir().unwrap();
+    let (config, capture) = (root.path().join("c.yaml"), root.path().join("c.pcap"));
+    write_config(&config, "");
+    write_capture(&capture, 3);
+    let (config, capture) = (config.to_str().unwrap(), capture.to_str().unwrap());
+    let lines = |text: &str| -> Vec<serde_json::Value> {
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().unwrap()
+    };
+    let all = lines(&stdout(&ends(&["decode", config, capture, "--summary"], 0)));
+    assert_eq!(all.len(), 4);
+    assert_eq!(all[2]["type"], "packet");
+    assert_eq!(all[2]["number"], 3);
+    assert_eq!(all[2]["pairing"], "campus");
+    assert_eq!(all[3]["type"], "flow");
+    assert_eq!(all[3]["forward"]["packets"], 3);
+    assert_eq!(all[3]["sport"], 40_000);
+
+    let mut piped = pdmgate(&["decode", config, "-"]);
+    piped.stdin(std::fs::File::open(capture).unwrap());
+    let output = piped.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(lines(&stdout(&output)), all[..3]);
+}
+
+#[test]
+fn decode_reads_what_there_is_of_a_capture_that_was_cut_off() {
+    let root = tempfile::tempdir().unwrap();
+    let (config, capture) = (root.path().join("c.yaml"), root.path().join("c.pcap"));
+    write_config(&config, "");
+    write_capture(&capture, 2);
+    let whole = std::fs::read(&capture).unwrap();
+    std::fs::write(&capture, &whole[..whole.len() - 1]).unwrap();
+    let args = [
+        "decode",
+        config.to_str().unwrap(),
+        capture.to_str().unwrap(),
+    ];
+    let output = ends(&args, 0);
+    assert_eq!(stdout(&output).lines().count(), 1);
+    let text = stderr(&output);
+    assert!(text.contains("WARN"), "{text}");
+    assert!(text.contains("in the middle of packet 2"), "{text}");
+}
+
+#[test]
+fn decode_says_what_is_wrong_with_a_file_that_is_no_capture() {
+    let root = tempfile::tempdir().unwrap();
+    let (config, capture) = (root.path().join("c.yaml"), root.path().join("c.pcap"));
+    write_config(&config, "");
+    let args = [
+        "decode",
+        config.to_str().unwrap(),
+        capture.to_str().unwrap(),
+    ];
+    let text = stderr(&ends(&args, 1));
+    assert!(text.contains("c.pcap: cannot read"), "{text}");
+    // A capture of `any`: Linux cooked, link type 113.
+    write_capture(&capture, 1);
+    let mut file = std::fs::read(&capture).unwrap();
+    file[20] = 113;
+    std::fs::write(&capture, file).unwrap();
+    let text = stderr(&ends(&args, 1));
+    assert!(text.contains("found link type 113"), "{text}");
+    assert!(text.contains("hint: capture on one interface"), "{text}");
+    std::fs::write(&capture, "#!/bin/sh").unwrap();
+    let text = stderr(&ends(&args, 1));
+    assert!(text.contains("expected a pcap or pcapng file"), "{text}");
+}
+
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let root = tempfile::tempdir().unwrap();

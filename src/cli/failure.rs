@@ -1,12 +1,15 @@
 //! Why a subcommand ends badly, how it is told, and with which exit code.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::decode::capture::CaptureError;
 use crate::manage::RunError;
+use crate::snapshot::BuildError;
 use crate::telemetry::client::ClientError;
 
 /// `EX_CONFIG` of sysexits.h, so that a service manager can tell what no restart will cure.
@@ -24,6 +27,17 @@ pub enum Failure {
     /// The appliance does not run.
     #[error(transparent)]
     Run(RunError),
+    /// The secrets cannot be made ready.
+    #[error(transparent)]
+    Secrets(#[from] BuildError),
+    /// A capture, or the rest of it, cannot be read.
+    #[error("{}: {source}", path.display())]
+    Capture {
+        /// The capture.
+        path: PathBuf,
+        /// Why not.
+        source: CaptureError,
+    },
     /// Standard output takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -47,7 +61,7 @@ impl Failure {
         let kind = match self {
             Self::Output(error) => Some(error.kind()),
             Self::Json(error) => error.io_error_kind(),
-            Self::Config(_) | Self::Run(_) | Self::Client(_) => None,
+            _ => None,
         };
         kind == Some(io::ErrorKind::BrokenPipe)
     }
@@ -63,6 +77,10 @@ impl Failure {
             Self::Client(ClientError::Unreadable(_)) => {
                 Some("use the pdmgate of the version that is running")
             }
+            Self::Capture {
+                source: CaptureError::LinkType { .. },
+                ..
+            } => Some("capture on one interface, with its Ethernet header: not on `any`"),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod decode;
 mod failure;
 mod flows;
 mod log;
@@ -60,6 +61,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Decode(decode::Args),
     Flows(flows::Args),
     Stats(stats::Args),
 }
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(args),
+        Command::Decode(args) => decode::decode(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),
     };

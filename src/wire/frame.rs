@@ -21,11 +21,13 @@
 //! only looked for in the Destination Options header right before the upper layer; one before a routing header is
 //! meant for the nodes on the way.
 
-use super::options::{JUMBO_PAYLOAD, Options};
-use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN};
-use super::tuple::FiveTuple;
 use thiserror::Error;
 
+use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN};
+use super::tuple::FiveTuple;
+use chain::{Chain, Walk};
+
+mod chain;
 #[cfg(test)]
 mod tests;
 
@@ -66,8 +68,11 @@ pub(super) mod ipv6 {
     pub const DST: usize = 24;
 }
 
+/// Offset of the flags in a TCP header, and the one that opens a connection.
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+
 const ETHERTYPE_AT: usize = 12;
-const VLAN_TAG: usize = 4;
 const MAX_VLAN_TAGS: usize = 2;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -179,7 +184,9 @@ impl Malformed {
 }
 
 /// An IPv6 packet with an upper layer that the appliance can see. Offsets count from the start of the frame.
+// The compiler's own order puts the addresses at an odd distance from the enum's tag, and copying them then stalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ipv6Packet {
     /// Addresses, ports and upper-layer protocol. The destination is the final one: where a routing header of type 2
     /// or 4 has segments left, the address in that header.
@@ -277,299 +284,119 @@ pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
         header[ipv6::PAYLOAD_LENGTH],
         header[ipv6::PAYLOAD_LENGTH + 1],
     ]);
-    if payload_len == 0 && header[ipv6::NEXT_HEADER] == protocol::HOP_BY_HOP {
-        return jumbogram(rest);
-    }
     let payload = rest
         .get(..payload_len.into())
         .ok_or(Malformed::PayloadLength)?;
-    let parsed = chain(ip_at, header, payload, option_type)?;
-    if header[ipv6::SRC] == 0xff || header[ipv6::DST] == 0xff {
-        return Ok(match parsed {
-            Parsed::Untouched(Untouched::NeighbourDiscovery | Untouched::Mld) => parsed,
-            _ => Parsed::Untouched(Untouched::Multicast),
-        });
+    let ([src, first_dst], []) = header[ipv6::SRC..].as_chunks::<16>() else {
+        return Err(Malformed::Truncated);
+    };
+    let to_group = src[0] == 0xff || first_dst[0] == 0xff;
+    let untouched = |why| {
+        Ok(Parsed::Untouched(match why {
+            Untouched::NeighbourDiscovery | Untouched::Mld => why,
+            _ if to_group => Untouched::Multicast,
+            _ => why,
+        }))
+    };
+
+    let chain = Chain {
+        next: header[ipv6::NEXT_HEADER],
+        named_at: (ip_at + ipv6::NEXT_HEADER) as u16,
+        at: (ip_at + IPV6_LEN) as u16,
+        rest: payload,
+        dst: first_dst,
+        dest_opts: None,
+    };
+    let upper = match chain.common(option_type) {
+        Some(upper) => upper,
+        None if payload.is_empty() && chain.next == protocol::HOP_BY_HOP => {
+            return untouched(chain::jumbogram(rest)?);
+        }
+        None => match chain.walk(option_type)? {
+            Walk::Upper(upper) => upper,
+            Walk::Stops(why) => return untouched(why),
+        },
+    };
+    let (sport, dport) = match upper.next {
+        protocol::TCP => ports(upper.rest, 20)?,
+        protocol::UDP | protocol::UDP_LITE => ports(upper.rest, 8)?,
+        protocol::SCTP | protocol::DCCP => ports(upper.rest, 12)?,
+        protocol::ICMPV6 => match icmpv6(upper.rest)? {
+            Some(why) => return untouched(why),
+            None => (0, 0),
+        },
+        _ => (0, 0),
+    };
+    if to_group || upper.dst[0] == 0xff {
+        return Ok(Parsed::Untouched(Untouched::Multicast));
     }
-    Ok(parsed)
+    Ok(Parsed::Packet(Ipv6Packet {
+        tuple: FiveTuple {
+            src: *src,
+            dst: *upper.dst,
+            sport,
+            dport,
+            protocol: upper.next,
+        },
+        ip_at: ip_at as u16,
+        upper_at: upper.at,
+        next_header_at: upper.named_at,
+        dest_opts_at: upper.dest_opts.map(|header| header.at),
+        option: upper.dest_opts.and_then(|header| header.option),
+        dest_opts_named_at: upper
+            .dest_opts
+            .map_or(upper.named_at, |header| header.named_at),
+        payload_len,
+        is_tcp_syn: upper.next == protocol::TCP
+            && upper
+                .rest
+                .get(TCP_FLAGS)
+                .is_some_and(|flags| flags & SYN != 0),
+    }))
 }
 
 /// The Ethertype behind VLAN tags, and the offset of what it names. A third tag's Ethertype is returned as it is.
 #[inline(always)]
 fn link(frame: &[u8]) -> Result<(u16, usize), Malformed> {
     let mut at = ETHERTYPE_AT;
-    let mut tags = 0;
-    loop {
+    for tags in 0..=MAX_VLAN_TAGS {
         let ethertype = frame
             .get(at..)
             .and_then(<[u8]>::first_chunk)
-            .map(|&bytes| u16::from_be_bytes(bytes))
             .ok_or(Malformed::Truncated)?;
-        match ethertype {
+        at += 2;
+        match u16::from_be_bytes(*ethertype) {
+            ETHERTYPE_IPV6 => return Ok((ETHERTYPE_IPV6, at)),
             ETHERTYPE_CUSTOMER_TAG | ETHERTYPE_SERVICE_TAG | ETHERTYPE_OLD_SERVICE_TAG
                 if tags < MAX_VLAN_TAGS =>
             {
-                tags += 1;
-                at += VLAN_TAG;
+                at += 2
             }
-            _ => return Ok((ethertype, at + 2)),
+            other => return Ok((other, at)),
         }
     }
+    Err(Malformed::Truncated)
 }
 
-/// A packet of Payload Length 0 that begins with a Hop-by-Hop header: a jumbogram or nothing legal.
-#[cold]
-fn jumbogram(rest: &[u8]) -> Result<Parsed, Malformed> {
-    let (hop_by_hop, _) = Extension::split(rest)?;
-    for option in Options::of(hop_by_hop.whole) {
-        if option.map_err(|_| Malformed::OptionLength)?.kind == JUMBO_PAYLOAD {
-            return Ok(Parsed::Untouched(Untouched::Jumbogram));
-        }
-    }
-    Err(Malformed::PayloadLength)
-}
-
-/// An extension header that is known to end within the packet.
-struct Extension<'a> {
-    /// Its first eight bytes, which all of them have.
-    head: &'a [u8; 8],
-    whole: &'a [u8],
-}
-
-impl<'a> Extension<'a> {
-    /// One whose second byte counts the 8-byte units behind the first, and what follows it.
-    #[inline(always)]
-    fn split(rest: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
-        let head = rest.first_chunk::<8>().ok_or(Malformed::HeaderChain)?;
-        let len = (usize::from(head[1]) + 1) * 8;
-        let (whole, rest) = rest.split_at_checked(len).ok_or(Malformed::HeaderChain)?;
-        Ok((Self { head, whole }, rest))
-    }
-}
-
-/// A Destination Options header that the walk has passed.
-struct DestOpts {
-    at: u16,
-    named_at: u16,
-    option: Option<PdmOption>,
-}
-
-/// Walks the extension headers to the upper layer.
+/// The ports with which an upper-layer header of at least `least` bytes begins.
 #[inline(always)]
-fn chain(
-    ip_at: usize,
-    header: &[u8; IPV6_LEN],
-    payload: &[u8],
-    option_type: u8,
-) -> Result<Parsed, Malformed> {
-    let ([src, dst], []) = header[ipv6::SRC..].as_chunks::<16>() else {
-        return Err(Malformed::Truncated);
-    };
-    let mut dst = dst;
-    let mut next = header[ipv6::NEXT_HEADER];
-    let mut rest = payload;
-    // Offsets into the frame fit 16 bits: at most 22 bytes of link, 40 of IPv6 and 17 headers of 2,048.
-    let mut named_at = ip_at + ipv6::NEXT_HEADER;
-    let mut at = ip_at + IPV6_LEN;
-    // The header just passed, if it was Destination Options.
-    let mut dest_opts = None::<DestOpts>;
-
-    for _ in 0..=MAX_EXTENSIONS {
-        let untouched = |least, why| match rest.len() < least {
-            true => Err(Malformed::HeaderChain),
-            false => Ok(Parsed::Untouched(why)),
-        };
-        let (extension, behind) = match next {
-            protocol::DESTINATION_OPTIONS => {
-                let (extension, behind) = Extension::split(rest)?;
-                dest_opts = Some(DestOpts {
-                    at: at as u16,
-                    named_at: named_at as u16,
-                    option: find_option(extension.whole, at, option_type)?,
-                });
-                (extension, behind)
-            }
-            protocol::HOP_BY_HOP => {
-                if rest.len() != payload.len() {
-                    return Err(Malformed::HopByHopOrder);
-                }
-                let (extension, behind) = Extension::split(rest)?;
-                check_hop_by_hop(extension.whole)?;
-                (extension, behind)
-            }
-            protocol::ROUTING => {
-                let (extension, behind) = Extension::split(rest)?;
-                match final_destination(&extension)? {
-                    Route::Travelled => {}
-                    Route::Ends(address) => dst = address,
-                    Route::Unknown => return Ok(Parsed::Untouched(Untouched::RoutingUnknown)),
-                }
-                dest_opts = None;
-                (extension, behind)
-            }
-            protocol::SHIM6 => {
-                let (extension, behind) = Extension::split(rest)?;
-                // The P bit sets the payload header, which has no checksum, apart from Shim6's messages.
-                if extension.head[2] & 0x80 == 0 {
-                    return Ok(Parsed::Untouched(Untouched::HipShim6));
-                }
-                dest_opts = None;
-                (extension, behind)
-            }
-            protocol::HIP => {
-                return Extension::split(rest).map(|_| Parsed::Untouched(Untouched::HipShim6));
-            }
-            protocol::FRAGMENT => return untouched(8, Untouched::Fragment),
-            protocol::ESP => return untouched(8, Untouched::Esp),
-            protocol::AH => return untouched(12, Untouched::Ah),
-            protocol::NO_NEXT_HEADER => return untouched(0, Untouched::NoNextHeader),
-            _ => {
-                let flow = match upper_layer(next, rest)? {
-                    Upper::Flow(flow) => flow,
-                    Upper::Untouched(why) => return Ok(Parsed::Untouched(why)),
-                };
-                if dst[0] == 0xff {
-                    return Ok(Parsed::Untouched(Untouched::Multicast));
-                }
-                return Ok(Parsed::Packet(Ipv6Packet {
-                    tuple: FiveTuple {
-                        src: *src,
-                        dst: *dst,
-                        sport: flow.sport,
-                        dport: flow.dport,
-                        protocol: next,
-                    },
-                    ip_at: ip_at as u16,
-                    upper_at: at as u16,
-                    next_header_at: named_at as u16,
-                    dest_opts_at: dest_opts.as_ref().map(|header| header.at),
-                    option: dest_opts.as_ref().and_then(|header| header.option),
-                    dest_opts_named_at: dest_opts.map_or(named_at as u16, |header| header.named_at),
-                    payload_len: payload.len() as u16,
-                    is_tcp_syn: flow.is_tcp_syn,
-                }));
-            }
-        };
-        next = extension.head[0];
-        named_at = at;
-        at += extension.whole.len();
-        rest = behind;
-    }
-    Err(Malformed::HeaderChain)
-}
-
-/// Checks all options of a Destination Options header, and finds the first of the wanted type.
-#[inline(always)]
-fn find_option(
-    header: &[u8],
-    header_at: usize,
-    option_type: u8,
-) -> Result<Option<PdmOption>, Malformed> {
-    let mut found = None;
-    for option in Options::of(header) {
-        let option = option.map_err(|_| Malformed::OptionLength)?;
-        if option.kind == option_type && found.is_none() {
-            found = Some(PdmOption {
-                at: (header_at + option.at) as u16,
-                kind: OptionKind::of(option.bytes),
-            });
-        }
-    }
-    Ok(found)
-}
-
-/// Checks all options of a Hop-by-Hop header. A packet with a Payload Length may not claim to be a jumbogram too.
-fn check_hop_by_hop(header: &[u8]) -> Result<(), Malformed> {
-    for option in Options::of(header) {
-        if option.map_err(|_| Malformed::OptionLength)?.kind == JUMBO_PAYLOAD {
-            return Err(Malformed::PayloadLength);
-        }
-    }
-    Ok(())
-}
-
-enum Route<'a> {
-    /// No segments left: the IPv6 destination is the final one.
-    Travelled,
-    /// Segments left, the last of them this one.
-    Ends(&'a [u8; 16]),
-    Unknown,
-}
-
-/// Where a routing header leads to. Type 4 lists the last segment first, and type 2 has only one.
-fn final_destination<'a>(routing: &Extension<'a>) -> Result<Route<'a>, Malformed> {
-    const HOME_ADDRESS: u8 = 2;
-    const SEGMENT_ROUTING: u8 = 4;
-    let &[_, ext_len, routing_type, segments_left, last_entry, ..] = routing.head;
-    if segments_left == 0 {
-        return Ok(Route::Travelled);
-    }
-    let consistent = match routing_type {
-        HOME_ADDRESS => ext_len == 2 && segments_left == 1,
-        // Each address takes two units. A reduced list (RFC 8986) lacks the first segment, hence one more may be left.
-        SEGMENT_ROUTING => {
-            let listed = u16::from(last_entry) + 1;
-            listed * 2 <= ext_len.into() && u16::from(segments_left) <= listed
-        }
-        _ => return Ok(Route::Unknown),
-    };
-    match routing.whole.get(8..).and_then(<[u8]>::first_chunk) {
-        Some(address) if consistent => Ok(Route::Ends(address)),
-        _ => Err(Malformed::Routing),
-    }
-}
-
-struct Flow {
-    sport: u16,
-    dport: u16,
-    is_tcp_syn: bool,
-}
-
-enum Upper {
-    Flow(Flow),
-    Untouched(Untouched),
-}
-
-/// Ports and flags, or what keeps a packet from being marked. `header` is all of the payload from the upper layer on.
-#[inline(always)]
-fn upper_layer(protocol: u8, header: &[u8]) -> Result<Upper, Malformed> {
-    const FLAGS_AT: usize = 13;
-    const SYN: u8 = 0x02;
-    let least = match protocol {
-        protocol::TCP => 20,
-        protocol::UDP | protocol::UDP_LITE => 8,
-        protocol::SCTP | protocol::DCCP => 12,
-        protocol::ICMPV6 => return icmpv6(header),
-        _ => {
-            return Ok(Upper::Flow(Flow {
-                sport: 0,
-                dport: 0,
-                is_tcp_syn: false,
-            }));
-        }
-    };
+fn ports(header: &[u8], least: usize) -> Result<(u16, u16), Malformed> {
     match *header {
-        [s0, s1, d0, d1, ..] if header.len() >= least => Ok(Upper::Flow(Flow {
-            sport: u16::from_be_bytes([s0, s1]),
-            dport: u16::from_be_bytes([d0, d1]),
-            is_tcp_syn: protocol == protocol::TCP
-                && header.get(FLAGS_AT).is_some_and(|flags| flags & SYN != 0),
-        })),
+        [s0, s1, d0, d1, ..] if header.len() >= least => {
+            Ok((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+        }
         _ => Err(Malformed::Truncated),
     }
 }
 
-/// Echo is a flow without ports. What keeps a link together, and errors, are let through.
-fn icmpv6(header: &[u8]) -> Result<Upper, Malformed> {
+/// Echo is a flow without ports. What keeps a link together is let through, and errors are.
+fn icmpv6(header: &[u8]) -> Result<Option<Untouched>, Malformed> {
     let &[icmp_type, _, _, _] = header.first_chunk().ok_or(Malformed::Truncated)?;
     match icmp_type {
         128 | 129 if header.len() < 8 => Err(Malformed::Truncated),
-        128 | 129 => Ok(Upper::Flow(Flow {
-            sport: 0,
-            dport: 0,
-            is_tcp_syn: false,
-        })),
-        130..=132 | 143 => Ok(Upper::Untouched(Untouched::Mld)),
-        133..=137 => Ok(Upper::Untouched(Untouched::NeighbourDiscovery)),
-        _ => Ok(Upper::Untouched(Untouched::Icmpv6Other)),
+        128 | 129 => Ok(None),
+        130..=132 | 143 => Ok(Some(Untouched::Mld)),
+        133..=137 => Ok(Some(Untouched::NeighbourDiscovery)),
+        _ => Ok(Some(Untouched::Icmpv6Other)),
     }
 }

@@ -91,10 +91,15 @@ impl<'a> Iterator for Options<'a> {
 
 /// Fills a gap with padding: nothing, one Pad1, or one PadN of zeros. A gap is at most 257 bytes.
 pub(super) fn pad(gap: &mut [u8]) {
-    gap.fill(0);
-    if let [kind, len, data @ ..] = gap {
-        *kind = PADN;
-        *len = data.len() as u8;
+    match gap {
+        [] => {}
+        [one] => *one = PAD1,
+        // The two bytes that nearly every header has are worth no call to clear the rest.
+        [kind, len] => (*kind, *len) = (PADN, 0),
+        [kind, len, zeros @ ..] => {
+            (*kind, *len) = (PADN, zeros.len() as u8);
+            zeros.fill(0);
+        }
     }
 }
 

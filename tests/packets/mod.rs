@@ -217,10 +217,12 @@ impl Spec {
 
     /// With the Internet checksum over it and the pseudo-header, in which a home address takes the source's place.
     fn checked(&self, dst: &[u8; 16], mut message: Vec<u8>, at: usize) -> Vec<u8> {
-        let all = self.first_dest_opts.iter().chain(&self.dest_opts).flatten();
-        let src = all
-            .filter(|tlv| tlv.kind == 0xc9)
-            .last()
+        let src = self
+            .first_dest_opts
+            .iter()
+            .chain(&self.dest_opts)
+            .flatten()
+            .rfind(|tlv| tlv.kind == 0xc9)
             .map_or(&SRC[..], |tlv| &tlv.data);
         let mut covered = [
             src,
@@ -270,9 +272,12 @@ fn padding(len: usize) -> Vec<u8> {
     }
 }
 
+/// An option's place in its header, and all its bytes.
+pub type Placed = (Range<usize>, Vec<u8>);
+
 /// The options of a header that are no padding, with their place in it. Fails on what Linux would drop a packet for:
 /// more than 7 bytes of padding in a row, padding that is not zero, an option beyond the end.
-pub fn legal_options(header: &[u8]) -> Result<Vec<(Range<usize>, Vec<u8>)>, String> {
+pub fn legal_options(header: &[u8]) -> Result<Vec<Placed>, String> {
     if header.len() != (usize::from(header[1]) + 1) * 8 {
         return Err("Hdr Ext Len is wrong".into());
     }

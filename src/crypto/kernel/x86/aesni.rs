@@ -13,14 +13,15 @@ impl AesNi {
     pub(in crate::crypto::kernel) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("pclmulqdq")
+            && is_x86_feature_detected!("sse3")
             && is_x86_feature_detected!("ssse3")
             && is_x86_feature_detected!("sse4.1"))
         .then_some(Self(()))
     }
 
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_four` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
-        // a value of this type. Nothing else about the call is unsafe: it takes checked references.
+        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
         seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
     }
 

@@ -13,15 +13,17 @@ impl Vaes {
     pub(in crate::crypto::kernel) fn detect() -> Option<Self> {
         // What these instructions build on is asked for too: a hypervisor may hide anything.
         AesNi::detect()?;
-        (is_x86_feature_detected!("avx2")
+        (is_x86_feature_detected!("sse4.2")
+            && is_x86_feature_detected!("avx")
+            && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("vpclmulqdq"))
         .then_some(Self(()))
     }
 
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_four` and all that it calls enable the features that `detect` asks for and no others, and only `detect` makes
-        // a value of this type. Nothing else about the call is unsafe: it takes checked references.
+        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
         seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
     }
 
