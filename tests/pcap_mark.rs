@@ -3,8 +3,8 @@
 mod common;
 
 use common::capture::{Ipv6, Packet, Sealed, read};
-use common::gate::{Gate, Settings};
-use common::oracle::{Entry, KeyId, Metrics, Oracle};
+use common::gate::{Gate, Settings, decode};
+use common::oracle::{Entry, KeyId, Ledger, Metrics, Oracle};
 use common::packets::{Build, DESTINATION, echo, tcp, udp, write};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -225,6 +225,50 @@ fn a_key_ends_when_its_numbers_are_used_up() {
         assert!(numbers[kri as usize].insert(option.prseq), "packet {at}");
     }
     assert_eq!(numbers.map(|n| n.len()), [32_767, 40_000 - 32_767]);
+}
+
+#[test]
+fn decode_tells_what_stands_in_the_packets() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        rotation_packets: 256,
+        ..Settings::default()
+    };
+    let frames: Vec<_> = (0..600u16)
+        .map(|number| udp(A, B, (1000 + number % 2, 53), b"data").frame())
+        .collect();
+    let (out, _) = through(dir.path(), &settings, &frames, &[]);
+    let told = decode(
+        &dir.path().join("pdmgate.yaml"),
+        &dir.path().join("to-outside.pcap"),
+    );
+    assert_eq!(told.len(), out.len());
+    let mut ledger = Ledger::new(&settings, 1);
+    for (packet, told) in out.iter().zip(&told) {
+        let ip = packet.ipv6().unwrap();
+        let sealed = ip.sealed().unwrap();
+        let opened = ledger.enter(ip.tuple(), &sealed);
+        assert_eq!(told["opened"], true, "{told:#}");
+        assert_eq!(told["sport"], opened.id.tuple.2, "{told:#}");
+        assert_eq!(told["key"]["kri"], opened.id.kri, "{told:#}");
+        assert_eq!(
+            (&told["prseq"], &told["f"]),
+            (&sealed.prseq.into(), &u8::from(sealed.f).into())
+        );
+        let metrics = &told["metrics"];
+        assert_eq!(metrics["psntp"], opened.metrics.psntp, "{told:#}");
+        assert_eq!(
+            metrics["global_pointer"], opened.metrics.global_pointer,
+            "{told:#}"
+        );
+    }
+    let strangers = tempfile::tempdir().unwrap();
+    let config = strangers.path().join("pdmgate.yaml");
+    let yaml = Settings::default().yaml("net_null0", "net_null1", strangers.path(), 0);
+    std::fs::write(&config, yaml).unwrap();
+    for told in decode(&config, &dir.path().join("to-outside.pcap")) {
+        assert_eq!(told["opened"], false, "{told:#}");
+    }
 }
 
 #[test]
