@@ -294,7 +294,7 @@ fn accept_in_clear<'p>(
     let entry = turn.flow(c, m.entry, tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
     entry.incoming.accept_in_clear(number).map_err(refused)?;
-    entry.set_route(turn.view.snapshot.serial, m.pair.remote);
+    turn.note(entry, &m.pair, false);
     measure(turn, &m.pair, entry, metrics, false);
     Ok(())
 }

@@ -182,7 +182,7 @@ fn take_in<'p>(
     turn.count(Counter::Opened);
     turn.count(Counter::KeyChanges);
     snapshot.heard(&hit.route, &hit.epoch);
-    entry.set_route(snapshot.serial, s.pair.remote);
+    turn.note(entry, s.pair, false);
     measure(turn, s.pair, entry, &hit.metrics, true);
     Ok(())
 }

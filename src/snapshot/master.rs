@@ -44,12 +44,12 @@ impl Generations {
     }
 
     /// The own generations that packets from a peer may name, likeliest first: the current one, and the one that the peer is known to have
-    /// used last if that is older. `start` is the one of the current generation.
+    /// used last; if that is the current one too, the one before, which packets under way may still name. `start` is the one of the
+    /// current generation.
     pub(super) fn accepted(&self, start: u32, peer: &Heard) -> ArrayVec<u32, 2> {
-        // A peer that was never heard has at best the generation of the start before.
         let behind = match peer.start() {
-            Some(known) => start.saturating_sub(known),
-            None => start.min(1),
+            Some(known) if known < start => start - known,
+            _ => start.min(1),
         };
         let mut accepted = ArrayVec::from_iter([self.own]);
         if behind > 0

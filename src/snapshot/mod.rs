@@ -199,7 +199,7 @@ impl Snapshot {
 
     /// The epochs that packets from `remote` to `local` may be of, most likely first: per PairMasterSecret, newest first; in it the peer's
     /// generation from the newest known on, [`GENERATIONS_AHEAD`] further; with each the own generation, then the one that the peer is
-    /// known to use if that is another (the one before, as long as nothing is known).
+    /// known to use if that is another, else the one before.
     pub fn receive_epochs(&self, route: &Route) -> impl Iterator<Item = Epoch> + '_ {
         let pairing = self.pairing(route);
         let masters = pairing.map_or(&[][..], |pairing| &pairing.masters);
