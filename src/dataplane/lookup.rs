@@ -103,19 +103,18 @@ impl<'p> Turn<'p> {
         entry: Option<&'p Entry>,
         random: u16,
     ) -> Result<&'p Entry, Counter> {
-        if let Some(entry) = entry {
+        let tuple = self.outgoing(&c.packet.tuple);
+        // A packet before this one in the burst may have made the flow since.
+        let table = &self.shared.table;
+        if let Some(entry) = entry.or_else(|| table.find(c.hash, &tuple, self.pin)) {
             return if FlowTable::keep(entry, self.now) {
                 Ok(entry)
             } else {
                 Err(Counter::LateFlowCreationContended)
             };
         }
-        let tuple = self.outgoing(&c.packet.tuple);
         let since = self.unix_time();
-        let made = self
-            .shared
-            .table
-            .insert(c.hash, &tuple, random, self.now, since, self.pin);
+        let made = table.insert(c.hash, &tuple, random, self.now, since, self.pin);
         match made {
             Ok(entry) => {
                 self.count(Counter::FlowsCreated);
