@@ -322,7 +322,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-        assert!(!text.contains("direction=\"in\",reason=\"already_marked\""));
+        assert!(!text.contains("direction=\"in\",reason=\"over_mtu\""));
     }
 
     #[test]

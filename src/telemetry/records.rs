@@ -451,7 +451,7 @@ pub(crate) mod tests {
         let json = serde_json::to_value(&tree).unwrap();
         assert_eq!(json["passed"]["out"]["ipv4"], 3);
         assert_eq!(json["passed"]["in"]["ipv4"], 0);
-        assert!(json["passed"]["in"].get("already_marked").is_none());
+        assert!(json["passed"]["in"].get("over_mtu").is_none());
         assert_eq!(json["marked"]["sealed"], 5);
         assert_eq!(json["opened"], 7);
         assert_eq!(json["packets_received"]["in"], 9);
