@@ -13,6 +13,7 @@ B=2001:db8:2::23
 # Unique, so that two demos, or a demo and a test, do not meet.
 NAME=pdmgate-$$
 HOST_A=$NAME-host-a GATE_A=$NAME-gate-a WIRE=$NAME-wire GATE_B=$NAME-gate-b HOST_B=$NAME-host-b
+umask 077 # configurations hold secrets
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/$NAME-demo-XXXXXX")
 TARGET=${CARGO_TARGET_DIR:-target}
 PDMGATE=$TARGET/release/pdmgate

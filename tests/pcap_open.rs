@@ -163,6 +163,23 @@ fn the_way_back_to_a_sender_that_has_moved_on() {
     );
 }
 
+#[test]
+fn a_key_changes_in_the_middle_of_a_burst() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::default();
+    let mut peer = Peer::new(&settings);
+    let packet = udp(B, A, (53, 1000), b"data");
+    let at = |kri| id(&packet, (53, 1000), (1, 1), kri);
+    // A burst is 64 packets; the flow is known before, and each change comes in a burst's middle.
+    let sealed: Vec<_> = (0..400)
+        .map(|number| peer.seal(&packet, at(u32::from(number / 150)), 500 + number))
+        .collect();
+    let counters = ["opened", "failed_open.authentication"];
+    let (seen, counts) = through(dir.path(), &settings, &sealed, &counters);
+    assert_frames(&seen, &vec![packet.frame(); sealed.len()]);
+    assert_eq!(counts, [400, 0]);
+}
+
 /// Opens one packet of a flow after the other, sealed by a peer that moves as told; how many opened and how many did not.
 fn moved(settings: &Settings, moves: &[(u32, u32, u16)]) -> [u64; 2] {
     let dir = tempfile::tempdir().unwrap();

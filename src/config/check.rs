@@ -25,6 +25,20 @@ pub(super) fn check(config: &mut Config, source: &Source) -> Vec<Fault> {
     faults
 }
 
+/// What is valid and should be known.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let sealed = config.pairings.iter().filter(|pairing| pairing.is_sealed());
+    sealed
+        .filter(|pairing| pairing.pms.as_deref().is_some_and(Secret::is_pattern))
+        .map(|pairing| {
+            format!(
+                "the PairMasterSecret of the pairing `{}` is no secret, but a pattern such as the samples have: openssl rand -hex 32",
+                pairing.name.as_str()
+            )
+        })
+        .collect()
+}
+
 fn ports(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
     let (inside, outside) = (&config.ports.inside.device, &config.ports.outside.device);
     if inside.name() == outside.name() {

@@ -119,6 +119,7 @@ impl Config {
             })?;
         let mut faults = check::check(&mut config, &source);
         if faults.is_empty() {
+            config.warnings = check::warnings(&config);
             return Ok(config);
         }
         faults.sort_by_key(|fault| (fault.line, fault.column));

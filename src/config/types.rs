@@ -325,6 +325,12 @@ impl Secret {
         &self.0
     }
 
+    /// Whether the same two bytes come again and again, as in a sample.
+    pub(super) fn is_pattern(&self) -> bool {
+        let (first, rest) = self.0.split_at(2);
+        rest.chunks(2).all(|pair| pair == first)
+    }
+
     /// Reads 64 hexadecimal digits.
     #[must_use]
     pub(super) fn from_hex(digits: &str) -> Option<Self> {

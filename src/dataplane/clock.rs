@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(d(0, 0), 0);
         assert_eq!(
             d(42_632, 46),
-            2_999_973_207,
+            2_999_960_301,
             "three seconds, truncated to 16 bits"
         );
         assert_eq!(d(65_535, 255), u64::MAX);

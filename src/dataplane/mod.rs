@@ -30,3 +30,6 @@ pub use worker::Worker;
 
 /// Packets that a worker takes at once.
 pub const BURST: usize = 64;
+
+#[cfg(test)]
+mod tests;

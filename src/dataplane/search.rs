@@ -41,8 +41,8 @@ pub(super) fn search<'p>(
     entry: Option<&'p Entry>,
 ) -> Result<(), Counter> {
     if let Some(entry) = entry {
-        // The first one of this F bit was tried in the batch.
-        for held in entry.incoming.keys(f_bit(s.option), turn.pin).skip(1) {
+        // The batch tried one of these; but the flow may have taken in another since, by a packet before this one.
+        for held in entry.incoming.keys(f_bit(s.option), turn.pin) {
             let job = OpenJob::new(&held.key.key, &held.key.base_nonce, s.option);
             if let Some(metrics) = open_one(turn, s, job) {
                 let entry = turn.flow(s.candidate, Some(entry), 0)?;

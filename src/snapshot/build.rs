@@ -85,7 +85,7 @@ impl Snapshot {
     /// Makes a snapshot, after raising in `state` every own generation that must be raised first.
     ///
     /// They are raised where a worker could otherwise use a key again from its first number on: for a pairing whose newest secret is not
-    /// the one it had in `previous` (also at each start, when there is no `previous`), for one whose mode, protection or lists changed, and
+    /// the one it had in `previous` (also at each start, when there is no `previous`), for one whose name, mode, protection or lists changed, and
     /// for all in a new era. A secret that is still the newest one keeps its serial number. If a pairing's secret changed, the one before
     /// goes on opening until the next change, unless the suite changed too.
     ///
@@ -251,10 +251,12 @@ impl<'a> Draft<'a> {
         Ok(draft)
     }
 
-    /// Whether a pairing of the snapshot before has the same mode, protection and lists.
+    /// Whether a pairing of the snapshot before has the same name, mode, protection and lists. The name counts because what was sealed is
+    /// counted by it, and a generation is given back if that count is 0.
     fn is_like(&self, pairing: &Pairing, previous: &Snapshot) -> bool {
         let shape = |entry: &Entry| (entry.key(), entry.group.clone(), entry.configured);
-        pairing.mode == self.config.mode
+        pairing.name == self.config.name.as_str()
+            && pairing.mode == self.config.mode
             && pairing.protection == self.config.protection
             && previous
                 .entries_of(pairing)
@@ -333,10 +335,9 @@ impl<'a> Draft<'a> {
             let key = entry.key();
             let remembered = record.and_then(|record| record.entries.get(&key));
             let own = remembered.map_or(entry.configured, |remembered| remembered.own);
-            let peer = remembered
-                .and_then(|remembered| remembered.peer)
-                .map_or(entry.configured, |peer| peer.max(entry.configured));
-            let start = remembered.and_then(|remembered| remembered.heard_start);
+            let (peer, start) = remembered.map_or((None, None), |remembered| {
+                (remembered.peer, remembered.heard_start)
+            });
             let heard = match cells.get(&key) {
                 Some(cell) => {
                     cell.note(peer, start);
@@ -346,7 +347,9 @@ impl<'a> Draft<'a> {
             };
             Generations {
                 own,
-                peer: heard.peer(),
+                peer: heard
+                    .peer()
+                    .map_or(entry.configured, |heard| heard.max(entry.configured)),
                 heard,
             }
         });

@@ -1,46 +1,53 @@
 //! What workers hear of a peer's generations, in cells that all snapshots of a secret share.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What was heard from the appliance of one entry under one secret. Numbers that only go up, each of worth by itself, so nothing has to
 /// be ordered with anything.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Its newest generation.
-    peer: AtomicU32,
-    /// One more than the newest start of ours that it has heard of; 0 while none is known.
-    start: AtomicU32,
+    peer: Highest,
+    start: Highest,
 }
 
 impl Heard {
-    pub(super) fn new(peer: u32, start: Option<u32>) -> Self {
-        Self {
-            peer: AtomicU32::new(peer),
-            start: AtomicU32::new(start.map_or(0, |start| start.saturating_add(1))),
-        }
+    pub(super) fn new(peer: Option<u32>, start: Option<u32>) -> Self {
+        let heard = Self::default();
+        heard.note(peer, start);
+        heard
     }
 
-    /// The newest generation heard, or where to begin looking.
-    pub(super) fn peer(&self) -> u32 {
-        self.peer.load(Ordering::Relaxed)
+    /// The newest generation heard.
+    pub(super) fn peer(&self) -> Option<u32> {
+        self.peer.get()
     }
 
-    /// The newest start of ours that the peer has heard of.
+    /// The newest start of ours that the peer is known to have heard of.
     pub(super) fn start(&self) -> Option<u32> {
-        self.start.load(Ordering::Relaxed).checked_sub(1)
+        self.start.get()
     }
 
-    pub(super) fn note(&self, peer: u32, start: Option<u32>) {
-        raise(&self.peer, peer);
-        if let Some(start) = start {
-            raise(&self.start, start.saturating_add(1));
-        }
+    pub(super) fn note(&self, peer: Option<u32>, start: Option<u32>) {
+        self.peer.raise(peer);
+        self.start.raise(start);
     }
 }
 
-/// Most calls bring nothing new and leave the cache line alone.
-fn raise(cell: &AtomicU32, to: u32) {
-    if cell.load(Ordering::Relaxed) < to {
-        cell.fetch_max(to, Ordering::Relaxed);
+/// The highest number seen, plus 1; 0 before the first.
+#[derive(Debug, Default)]
+struct Highest(AtomicU64);
+
+impl Highest {
+    fn get(&self) -> Option<u32> {
+        let plus_one = self.0.load(Ordering::Relaxed);
+        plus_one.checked_sub(1).map(|number| number as u32)
+    }
+
+    /// Most calls bring nothing new and leave the cache line alone.
+    fn raise(&self, to: Option<u32>) {
+        let to = to.map_or(0, |number| u64::from(number) + 1);
+        if self.0.load(Ordering::Relaxed) < to {
+            self.0.fetch_max(to, Ordering::Relaxed);
+        }
     }
 }

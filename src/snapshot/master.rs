@@ -29,13 +29,20 @@ pub(super) struct Master {
 pub(super) struct Generations {
     /// That under which the appliance sends for the entry's hosts, if it serves them.
     pub(super) own: u32,
-    /// The newest of the entry's own appliance that was known when the snapshot was built.
+    /// The newest of the entry's own appliance that was known when the snapshot was built: heard, or configured.
     pub(super) peer: u32,
-    /// What was heard since.
+    /// What was heard, also since.
     pub(super) heard: Arc<Heard>,
 }
 
 impl Generations {
+    /// The newest generation of the entry's own appliance that is known now.
+    pub(super) fn newest_peer(&self) -> u32 {
+        self.heard
+            .peer()
+            .map_or(self.peer, |heard| heard.max(self.peer))
+    }
+
     /// The own generations that packets from a peer may name, likeliest first: the current one, and the one that the peer is known to have
     /// used last if that is older. `start` is the one of the current generation.
     pub(super) fn accepted(&self, start: u32, peer: &Heard) -> ArrayVec<u32, 2> {

@@ -207,7 +207,7 @@ impl Snapshot {
         masters.iter().flat_map(move |master| {
             let ends = ends.and_then(|(pairing, route)| pairing.ends(master, &route));
             ends.into_iter().flat_map(move |(local, remote)| {
-                let known = remote.heard.peer();
+                let known = remote.newest_peer();
                 let accepted = local.accepted(master.start, &remote.heard);
                 (known..=known.saturating_add(GENERATIONS_AHEAD)).flat_map(move |src_generation| {
                     accepted
@@ -270,7 +270,7 @@ impl Snapshot {
     #[must_use]
     pub fn is_live(&self, remote: u32, epoch: &Epoch) -> bool {
         self.remote(remote, epoch)
-            .is_some_and(|(_, remote)| epoch.src_generation >= remote.heard.peer())
+            .is_some_and(|(_, remote)| epoch.src_generation >= remote.newest_peer())
     }
 
     /// Notes the epoch of a packet that opened, from `remote` to `local`: from now on older generations of the peer are not looked for, and
@@ -286,7 +286,7 @@ impl Snapshot {
             let behind = local.own.checked_sub(epoch.dst_generation)?;
             master.start.checked_sub(behind)
         });
-        remote.heard.note(epoch.src_generation, start);
+        remote.heard.note(Some(epoch.src_generation), start);
     }
 
     /// What was heard so far, for [`State::learn`].

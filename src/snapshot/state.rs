@@ -190,8 +190,8 @@ pub struct Lesson {
     pub fingerprint: Fingerprint,
     /// The entry.
     pub entry: EntryKey,
-    /// Its newest generation.
-    pub peer: u32,
+    /// Its newest generation, if any was heard.
+    pub peer: Option<u32>,
     /// The newest start of ours that it has heard of, if that is known.
     pub heard_start: Option<u32>,
 }
@@ -308,7 +308,7 @@ impl State {
                     .get_mut(&lesson.fingerprint)
                     .and_then(|record| record.entries.get_mut(&lesson.entry));
                 if let Some(remembered) = remembered {
-                    remembered.peer = remembered.peer.max(Some(lesson.peer));
+                    remembered.peer = remembered.peer.max(lesson.peer);
                     remembered.heard_start = remembered.heard_start.max(lesson.heard_start);
                 }
             }

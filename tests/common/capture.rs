@@ -3,6 +3,7 @@
 use super::netns::Netns;
 use super::process::{Process, run};
 use pcap_file::pcap::PcapReader;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -74,11 +75,34 @@ pub fn read(file: &Path) -> Vec<Packet> {
     packets
 }
 
-/// Packets of a capture that tshark calls malformed; one line each.
-pub fn malformed(file: &Path) -> String {
+/// All that tshark calls malformed in a capture.
+pub fn malformed(file: &Path) -> BTreeSet<String> {
+    /// Wireshark's number for experts' group "Malformed".
+    const MALFORMED: &str = "117440512";
     let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-Y", "_ws.malformed", "-r"]).arg(file);
-    run(tshark, Duration::from_secs(600)).success().out
+    tshark.args([
+        "-n",
+        "-Y",
+        "_ws.malformed",
+        "-T",
+        "fields",
+        "-E",
+        "aggregator=;",
+    ]);
+    tshark
+        .args(["-e", "_ws.expert.group", "-e", "_ws.expert.message", "-r"])
+        .arg(file);
+    let ended = run(tshark, Duration::from_secs(600)).success();
+    let mut found = BTreeSet::new();
+    for line in ended.out.lines() {
+        let (groups, messages) = line.split_once('\t').unwrap_or((MALFORMED, line));
+        let both = groups.split(';').zip(messages.split(';'));
+        found.extend(
+            both.filter(|(group, _)| *group == MALFORMED)
+                .map(|(_, message)| message.to_owned()),
+        );
+    }
+    found
 }
 
 /// A captured frame.
@@ -106,7 +130,7 @@ pub struct Ipv6<'a> {
 pub type Tuple = (Ipv6Addr, Ipv6Addr, u16, u16, u8);
 
 impl Packet {
-    /// Its IPv6 packet; `None` if it is anything else.
+    /// Its IPv6 packet; `None` if it is anything else, or its lengths do not add up.
     pub fn ipv6(&self) -> Option<Ipv6<'_>> {
         let mut rest = self.frame.get(12..)?;
         while let [0x81, 0x00, _, _, inner @ ..] | [0x88, 0xa8, _, _, inner @ ..] = rest {
@@ -117,14 +141,14 @@ impl Packet {
         };
         let (header, rest) = ip.split_at_checked(40)?;
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        let mut upper = &rest[..length];
+        let mut upper = rest.get(..length)?;
         let address =
             |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&header[at..at + 16]).unwrap());
         let mut protocol = header[6];
         let mut extensions = Vec::new();
         while matches!(protocol, 0 | 43 | 60) {
-            let size = 8 + 8 * usize::from(upper[1]);
-            let (extension, behind) = upper.split_at(size);
+            let size = 8 + 8 * usize::from(*upper.get(1)?);
+            let (extension, behind) = upper.split_at_checked(size)?;
             extensions.push((protocol, extension));
             (protocol, upper) = (extension[0], behind);
         }
@@ -140,7 +164,10 @@ impl Packet {
 
 impl<'a> Ipv6<'a> {
     pub fn tuple(&self) -> Tuple {
-        let port = |at: usize| u16::from_be_bytes([self.upper[at], self.upper[at + 1]]);
+        let port = |at: usize| {
+            let bytes = self.upper.get(at..at + 2).unwrap_or(&[0, 0]);
+            u16::from_be_bytes([bytes[0], bytes[1]])
+        };
         let (source, destination) = match self.protocol {
             6 | 17 | 33 | 132 | 136 => (port(0), port(2)),
             _ => (0, 0),
@@ -168,22 +195,24 @@ impl<'a> Ipv6<'a> {
         }
     }
 
-    /// All options of its Destination Options headers but padding: type and data.
+    /// All options of its Destination Options headers but padding: type and data. One that is longer than its header, and what
+    /// follows it, is left out.
     pub fn destination_options(&self) -> Vec<(u8, &'a [u8])> {
         let mut options = Vec::new();
         for (_, header) in self.extensions.iter().filter(|(number, _)| *number == 60) {
             let mut rest = &header[2..];
-            while let [kind, tail @ ..] = rest {
-                if *kind == 0 {
-                    rest = tail;
-                    continue;
+            loop {
+                match rest {
+                    [0, behind @ ..] => rest = behind,
+                    [kind, length, tail @ ..] if tail.len() >= usize::from(*length) => {
+                        let (data, behind) = tail.split_at(usize::from(*length));
+                        if *kind != 1 {
+                            options.push((*kind, data));
+                        }
+                        rest = behind;
+                    }
+                    _ => break,
                 }
-                let (length, tail) = tail.split_first().unwrap();
-                let (data, behind) = tail.split_at(usize::from(*length));
-                if *kind != 1 {
-                    options.push((*kind, data));
-                }
-                rest = behind;
             }
         }
         options

@@ -3,7 +3,9 @@
 use super::lab::{Lab, Side, bridge};
 use super::process::{Ended, Process, run};
 use serde_json::Value;
+use std::fs::Permissions;
 use std::io::{Read, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -170,8 +172,11 @@ impl Gate {
 
     fn launch(mut command: Command, dir: PathBuf, yaml: impl Fn(&Path) -> String) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("pdmgate.yaml"), yaml(&dir)).unwrap();
-        command.arg("run").arg(dir.join("pdmgate.yaml"));
+        let config = dir.join("pdmgate.yaml");
+        std::fs::write(&config, yaml(&dir)).unwrap();
+        // It holds secrets.
+        std::fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
+        command.arg("run").arg(&config);
         let mut gate = Self {
             process: Process::start(command),
             dir,

@@ -1,12 +1,9 @@
 //! A wire between two data planes in one process, with faults of a known seed and a log of what it did.
 
-use super::super::Fate;
-use super::lab::Gate;
-use crate::wire::{PacketBuf, VecBuf};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// xorshift64: faults have to be the same at every run.
-pub(super) struct Dice(pub u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     pub fn roll(&mut self, sides: u64) -> u64 {
@@ -21,9 +18,9 @@ impl Dice {
     }
 }
 
-/// How a direction of the wire treats packets: percentages, and a delay in cycles.
+/// How a direction of the wire treats packets: percentages, and a delay in nanoseconds.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     pub lose: u64,
     pub duplicate: u64,
     pub reorder: u64,
@@ -31,26 +28,19 @@ pub(super) struct Faults {
     pub delay: u64,
 }
 
-/// What became of a packet sent, by its number on this wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Treated {
-    Delivered,
-    Lost,
-    Corrupted,
-}
-
 /// One direction.
-pub(super) struct Line {
+pub struct Line {
     pub faults: Faults,
     dice: Dice,
-    /// By time of arrival, then order of sending.
-    in_flight: BTreeMap<(u64, u64), (u64, Vec<u8>)>,
+    /// By time of arrival, then order of sending: the packet's number, whether it is whole, its bytes.
+    in_flight: BTreeMap<(u64, u64), (u64, bool, Vec<u8>)>,
     sent: u64,
     /// Everything that was put in, as it was.
     pub log: Vec<Vec<u8>>,
-    pub treated: Vec<Treated>,
     /// Numbers of the packets in the order in which they came out whole, duplicates included.
-    pub arrived: Vec<u64>,
+    arrived: Vec<u64>,
+    /// The same, to ask.
+    whole: HashSet<u64>,
 }
 
 impl Line {
@@ -61,45 +51,40 @@ impl Line {
             in_flight: BTreeMap::new(),
             sent: 0,
             log: Vec::new(),
-            treated: Vec::new(),
             arrived: Vec::new(),
+            whole: HashSet::new(),
         }
     }
 
-    pub fn send(&mut self, packet: &[u8], now: u64) {
-        let number = self.log.len() as u64;
-        self.log.push(packet.to_vec());
+    pub fn send(&mut self, packets: Vec<Vec<u8>>, now: u64) {
+        for packet in packets {
+            let number = self.log.len() as u64;
+            self.log.push(packet.clone());
+            self.carry(number, packet, now);
+        }
+    }
+
+    fn carry(&mut self, number: u64, mut packet: Vec<u8>, now: u64) {
         let f = self.faults;
         if self.dice.percent(f.lose) {
-            self.treated.push(Treated::Lost);
             return;
         }
-        let mut bytes = packet.to_vec();
-        let corrupted = self.dice.percent(f.corrupt);
-        if corrupted {
+        let corrupt = self.dice.percent(f.corrupt);
+        if corrupt {
             // Anywhere from the option's first byte to its last one.
             let at = 14 + 40 + 4 + self.dice.roll(36) as usize;
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1 << self.dice.roll(8);
-            }
+            packet[at] ^= 1 << self.dice.roll(8);
         }
-        self.treated.push(if corrupted {
-            Treated::Corrupted
-        } else {
-            Treated::Delivered
-        });
-        let late = if self.dice.percent(f.reorder) {
-            1 + self.dice.roll(20)
-        } else {
-            0
+        let late = match self.dice.percent(f.reorder) {
+            true => 1 + self.dice.roll(20),
+            false => 0,
         };
         let copies = 1 + u64::from(self.dice.percent(f.duplicate));
         for copy in 0..copies {
-            // A place in the queue is one microsecond at a gigahertz.
-            let due = now + f.delay + (late + 3 * copy) * 1_000;
+            let due = now + f.delay + (late + 3 * copy) * 10_000;
             self.sent += 1;
             self.in_flight
-                .insert((due, self.sent), (number, bytes.clone()));
+                .insert((due, self.sent), (number, !corrupt, packet.clone()));
         }
     }
 
@@ -108,49 +93,44 @@ impl Line {
         let later = self.in_flight.split_off(&(now + 1, 0));
         std::mem::replace(&mut self.in_flight, later)
             .into_values()
-            .map(|(number, bytes)| {
-                if self.treated[number as usize] == Treated::Delivered {
+            .map(|(number, whole, packet)| {
+                if whole {
                     self.arrived.push(number);
+                    self.whole.insert(number);
                 }
-                bytes
+                packet
             })
             .collect()
     }
 
-    /// Loss and reordering among the packets that came out whole, as a receiver of their numbers must see it.
+    /// Forgets what was sent; to be called when nothing is in flight.
+    pub fn forget(&mut self) {
+        assert!(self.in_flight.is_empty());
+        self.log.clear();
+        self.arrived.clear();
+        self.whole.clear();
+    }
+
+    /// A packet that has come out already, by a throw of the dice.
+    pub fn recorded(&self, dice: &mut Dice) -> Option<Vec<u8>> {
+        let number = dice.roll((self.log.len() as u64).max(1));
+        self.whole
+            .contains(&number)
+            .then(|| self.log[number as usize].clone())
+    }
+
+    /// Received, lost and reordered among the packets that came out whole, as a receiver of their numbers must count them.
     pub fn truth(&self) -> (u64, u64, u64) {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let (mut top, mut reordered) = (None, 0);
-        for &n in &self.arrived {
-            if !seen.insert(n) {
-                continue;
+        for &n in self.arrived.iter() {
+            if seen.insert(n) {
+                reordered += u64::from(top.is_some_and(|t| n < t));
+                top = top.max(Some(n));
             }
-            if top.is_some_and(|t| n < t) {
-                reordered += 1;
-            }
-            top = top.max(Some(n));
         }
         let lowest = seen.iter().min().copied().unwrap_or(0);
         let span = top.map_or(0, |t| t - lowest + 1);
         (seen.len() as u64, span - seen.len() as u64, reordered)
     }
-}
-
-/// Pushes packets through one side of a gate, in bursts, and returns those that go on.
-pub(super) fn through(gate: &mut Gate<'_>, out: bool, packets: Vec<Vec<u8>>, now: u64) -> Vec<Vec<u8>> {
-    let mut passed = Vec::new();
-    for chunk in packets.chunks(32) {
-        let mut burst: Vec<VecBuf> = chunk.iter().map(|p| VecBuf::new(p)).collect();
-        let fates = if out {
-            gate.worker.outbound(&mut burst, now)
-        } else {
-            gate.worker.inbound(&mut burst, now)
-        };
-        for (at, buf) in burst.iter().enumerate() {
-            if fates.get(at) == Fate::Forward {
-                passed.push(buf.data().to_vec());
-            }
-        }
-    }
-    passed
 }
