@@ -305,10 +305,10 @@ impl Measured {
         }
     }
 
-    /// Counts an option that did not open.
-    pub fn count_failed(&self) {
+    /// Counts an option that did not open; returns how many did not in a row.
+    pub fn count_failed(&self) -> u32 {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Ends a row of failures.
@@ -327,12 +327,6 @@ impl Measured {
     #[must_use]
     pub fn failed(&self) -> u32 {
         self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Options in a row, up to the last one, that did not open.
-    #[must_use]
-    pub fn failed_in_a_row(&self) -> u32 {
-        self.failed_in_a_row.load(Ordering::Relaxed)
     }
 
     /// Options that were seen before.

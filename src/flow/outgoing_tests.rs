@@ -191,7 +191,9 @@ fn a_flow_that_was_in_clear_for_a_while_goes_on_where_its_key_was() {
     for epoch in [EPOCH, newer] {
         for _ in 0..3 {
             let pin = reader.pin();
-            let n = out.number(&pin, &need(&floors, epoch, 1_000), derive).unwrap();
+            let n = out
+                .number(&pin, &need(&floors, epoch, 1_000), derive)
+                .unwrap();
             let generation = n.key.epoch.src_generation;
             assert!(seen.insert((generation, n.key.kri, n.prseq.get())));
         }

@@ -47,7 +47,11 @@ pub(super) fn poll(
             send(&worker, Direction::In, &mut burst, &fates, inside, outside);
         }
         worker.counters().polled(received > 0);
-        quiet = if received > 0 { 0 } else { quiet.saturating_add(1) };
+        quiet = if received > 0 {
+            0
+        } else {
+            quiet.saturating_add(1)
+        };
         if stop.load(Ordering::Relaxed) {
             stopping += 1;
             if quiet > POLLS_TO_DRAIN || stopping > POLLS_TO_STOP {

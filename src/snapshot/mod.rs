@@ -225,14 +225,17 @@ impl Snapshot {
             let ends = ends.and_then(|(pairing, route)| pairing.ends(master, &route));
             let ahead = ahead.clone();
             ends.into_iter().flat_map(move |(local, remote)| {
-                let known = remote.heard.peer();
+                let known = remote.newest_peer();
                 let accepted = local.accepted(master.start, &remote.heard);
                 ahead.clone().flat_map(move |ahead| {
-                    accepted.clone().into_iter().map(move |dst_generation| Epoch {
-                        pms_serial: master.serial,
-                        src_generation: known.saturating_add(ahead),
-                        dst_generation,
-                    })
+                    accepted
+                        .clone()
+                        .into_iter()
+                        .map(move |dst_generation| Epoch {
+                            pms_serial: master.serial,
+                            src_generation: known.saturating_add(ahead),
+                            dst_generation,
+                        })
                 })
             })
         })
@@ -279,6 +282,12 @@ impl Snapshot {
         };
         // Not a sum, which would not see the two change places.
         local.mark.rotate_left(7) ^ remote.mark
+    }
+
+    /// Whether the epoch's PairMasterSecret is one of the route's.
+    #[must_use]
+    pub fn has_secret(&self, route: &Route, epoch: &Epoch) -> bool {
+        self.remote(route.remote, epoch).is_some()
     }
 
     /// Whether packets of an epoch may still come from the appliance of `remote`: its secret is in use, and no newer generation was heard.

@@ -160,31 +160,6 @@ impl<'s> Gate<'s> {
             .get(direction, counter)
     }
 
-    pub fn debug(&self, tuple: &crate::wire::FiveTuple) -> String {
-        let mut reader = self
-            .shared
-            .quiescence
-            .reader(self.shared.management_reader())
-            .unwrap();
-        let pin = reader.pin();
-        let hash = self.shared.table.hasher().hash(tuple);
-        let snap = &self.shared.view.read(&pin).snapshot;
-        let route = snap.resolve(&tuple.src, &tuple.dst).unwrap();
-        let e = self.shared.table.find(hash, tuple, &pin);
-        format!(
-            "send {:?} recv {:?} out {:?} in {:?} counters {:?}",
-            snap.send_epoch(&route),
-            snap.receive_epochs(&route).collect::<Vec<_>>().len(),
-            e.and_then(|e| e.outgoing.key(&pin).map(|k| (k.epoch, k.kri))),
-            e.map(|e| e.incoming.heads(&pin)),
-            Counter::ALL
-                .iter()
-                .flat_map(|c| Direction::ALL.map(|d| (d, *c, self.count(d, *c))))
-                .filter(|x| x.2 > 0)
-                .collect::<Vec<_>>()
-        )
-    }
-
     /// Looks at the flow of host `n` of the lab.
     pub fn flow<T>(
         &self,

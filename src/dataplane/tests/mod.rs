@@ -438,9 +438,7 @@ fn whatever_happens_no_number_comes_twice_nothing_is_accepted_twice_and_no_flow_
                 );
                 assert!(
                     now.0 > opened.0 + 20 && now.1 > opened.1 + 20,
-                    "seed {seed} life {life}: flow {n} is stuck: {opened:?} {now:?}\n{:?}\n{:?}",
-                    a.debug(&tuple(n)),
-                    b.debug(&tuple(n).reversed())
+                    "seed {seed} life {life}: flow {n} is stuck: {opened:?} {now:?}"
                 );
             }
             x.settle(&mut a, &mut b);
@@ -453,7 +451,34 @@ fn whatever_happens_no_number_comes_twice_nothing_is_accepted_twice_and_no_flow_
             accepted_b <= distinct.len() as u64,
             "seed {seed}: more accepted than sent"
         );
-        assert!(replayed > 10);
+        assert!(replayed > 3);
+    }
+}
+
+/// A peer may begin many generations while none of its packets comes here: an entry that is quiet, or an appliance that is off.
+#[test]
+fn a_peer_that_started_over_many_times_unheard_is_found() {
+    for starts in [3, 9, 40, 300] {
+        let setup = Setup::default();
+        let (mut state_a, mut state_b) = (State::in_memory(), State::in_memory());
+        let sb = boot(&setup, &mut state_b);
+        let mut b = Gate::new(&sb);
+        for _ in 0..starts {
+            drop(boot(&setup, &mut state_a));
+        }
+        let sa = boot(&setup, &mut state_a);
+        let mut a = Gate::new(&sa);
+        // One way only, then both: B knows nothing of A but its configuration.
+        let mut x = Exchange::new(Faults::default(), 5);
+        for _ in 0..20 {
+            x.step(&mut a, &mut b, 0, 1);
+            a.manage(&setup, &mut state_a, x.now);
+            b.manage(&setup, &mut state_b, x.now);
+            x.now += 100 * MS;
+        }
+        let opened = b.count(Direction::In, Counter::Opened);
+        assert!(opened >= 19, "{starts} starts: {opened} of 20 opened");
+        assert!(a.count(Direction::In, Counter::Opened) >= 18);
     }
 }
 
@@ -490,7 +515,8 @@ fn a_changed_secret_opens_both_the_old_and_the_new_packets() {
     x.settle(&mut a, &mut b);
     assert_eq!(b.count(Direction::In, Counter::Opened), 750);
     // A did not know the new secret while B sealed with it already.
-    let unopened = a.count(Direction::In, Counter::FailedOpenAuthentication);
+    let unopened = a.count(Direction::In, Counter::FailedOpenAuthentication)
+        + a.count(Direction::In, Counter::FailedOpenSearchBudget);
     assert!(unopened > 0 && a.count(Direction::In, Counter::Opened) + unopened == 750);
 }
 
