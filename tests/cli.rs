@@ -30,31 +30,35 @@ impl Source for Sample {
     }
 
     fn flows(&self, query: &FlowQuery) -> Vec<FlowRecord> {
-        query.select((0..20_000).map(|port| FlowRecord {
-            local_address: "2001:db8:1::10".parse().unwrap(),
-            local_port: port,
-            remote_address: "2001:db8:2::20".parse().unwrap(),
-            remote_port: 443,
-            protocol: 6,
-            protocol_name: protocol_name(6),
-            pairing: "campus".to_owned(),
-            packets_out: port.into(),
-            packets_in: 0,
-            rtt_ns: None,
-            server_delay_ns: None,
-            lost: 0,
-            reordered: 0,
-            replayed: 0,
-            failed: 0,
-            kri_out: Some(0),
-            kri_in: None,
-            generations: Generations {
-                local: 1,
-                remote: None,
-            },
-            age_s: 1.0,
-            idle_s: 0.0,
-        }))
+        query.select(|take| {
+            (0..20_000)
+                .map(|port| FlowRecord {
+                    local_address: "2001:db8:1::10".parse().unwrap(),
+                    local_port: port,
+                    remote_address: "2001:db8:2::20".parse().unwrap(),
+                    remote_port: 443,
+                    protocol: 6,
+                    protocol_name: protocol_name(6),
+                    pairing: "campus".to_owned(),
+                    packets_out: port.into(),
+                    packets_in: 0,
+                    rtt_ns: None,
+                    server_delay_ns: None,
+                    lost: 0,
+                    reordered: 0,
+                    replayed: 0,
+                    failed: 0,
+                    kri_out: Some(0),
+                    kri_in: None,
+                    generations: Generations {
+                        local: 1,
+                        remote: None,
+                    },
+                    age_s: 1.0,
+                    idle_s: 0.0,
+                })
+                .for_each(take);
+        })
     }
 
     fn metrics(&self) -> String {

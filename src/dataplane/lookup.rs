@@ -3,6 +3,7 @@
 use super::BURST;
 use super::classify::{Candidate, Candidates};
 use super::worker::Turn;
+use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
 use crate::snapshot::{Pairing, Route};
 use crate::telemetry::Counter;
@@ -20,6 +21,8 @@ pub(super) struct Pair<'p> {
     pub index: usize,
     /// The remote list entry.
     pub remote: u32,
+    /// Whether the flow sends under this view's epoch already.
+    pub settled: bool,
     /// The whole route, if it had to be looked up: a flow's first packet under a view.
     pub route: Option<Route>,
 }
@@ -46,7 +49,7 @@ impl<'p> Turn<'p> {
         let snapshot = &self.view.snapshot;
         let known = entry.and_then(|e| e.route(snapshot.serial));
         let (remote, route) = match known {
-            Some(remote) => (remote, None),
+            Some(noted) => (noted.remote, None),
             None => {
                 let tuple = self.outgoing(&c.packet.tuple);
                 let route = snapshot.resolve(&tuple.src, &tuple.dst)?;
@@ -58,8 +61,21 @@ impl<'p> Turn<'p> {
             pairing: snapshot.pairings.get(index)?,
             index,
             remote,
+            settled: known.is_some_and(|noted| noted.settled),
             route,
         })
+    }
+
+    /// Notes the pair with the flow, so that its next packet need not be looked up.
+    pub(super) fn note(&self, entry: &Entry, pair: &Pair<'_>, settled: bool) {
+        if pair.settled || (pair.route.is_none() && !settled) {
+            return;
+        }
+        let noted = Noted {
+            remote: pair.remote,
+            settled,
+        };
+        entry.set_route(self.view.snapshot.serial, noted);
     }
 
     /// The route of a pair; looked up again where the flow only remembers the remote entry.
@@ -87,19 +103,18 @@ impl<'p> Turn<'p> {
         entry: Option<&'p Entry>,
         random: u16,
     ) -> Result<&'p Entry, Counter> {
-        if let Some(entry) = entry {
+        let tuple = self.outgoing(&c.packet.tuple);
+        // A packet before this one in the burst may have made the flow since.
+        let table = &self.shared.table;
+        if let Some(entry) = entry.or_else(|| table.find(c.hash, &tuple, self.pin)) {
             return if FlowTable::keep(entry, self.now) {
                 Ok(entry)
             } else {
                 Err(Counter::LateFlowCreationContended)
             };
         }
-        let tuple = self.outgoing(&c.packet.tuple);
         let since = self.unix_time();
-        let made = self
-            .shared
-            .table
-            .insert(c.hash, &tuple, random, self.now, since, self.pin);
+        let made = table.insert(c.hash, &tuple, random, self.now, since, self.pin);
         match made {
             Ok(entry) => {
                 self.count(Counter::FlowsCreated);

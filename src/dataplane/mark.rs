@@ -88,7 +88,7 @@ fn decide<'p, B: PacketBuf>(
     let (prseq, psntp, seal) = match pair.pairing.protection {
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
-            entry.set_route(turn.view.snapshot.serial, pair.remote);
+            turn.note(entry, &pair, true);
             (prseq, psntp, None)
         }
         Protection::Sealed => {
@@ -118,11 +118,9 @@ fn number<'p>(
 ) -> Result<(Prseq, u16, &'p OutKey), Counter> {
     let snapshot = &turn.view.snapshot;
     let policy = &snapshot.policy;
-    // A flow that this view's route was noted for has a key of this view's epoch.
-    let settled = pair.route.is_none();
     let running = entry.outgoing.key(turn.pin);
     let (epoch, secret, route) = match running {
-        Some(key) if settled => (key.epoch, entry.outgoing.secret(), None),
+        Some(key) if pair.settled => (key.epoch, entry.outgoing.secret(), None),
         _ => {
             let route = turn.route(c, pair).ok_or(Counter::PassedNoMatch)?;
             (
@@ -166,9 +164,7 @@ fn number<'p>(
     if number.first_of_key {
         turn.count(Counter::KeyChanges);
     }
-    if number.current && !settled {
-        entry.set_route(snapshot.serial, pair.remote);
-    }
+    turn.note(entry, pair, number.current);
     Ok((number.prseq, number.psntp, number.key))
 }
 

@@ -4,31 +4,42 @@ use super::clock::delta_ns;
 use super::lookup::Pair;
 use super::worker::Turn;
 use crate::flow::Entry;
+use crate::flow::incoming::Held;
+pub(super) use crate::flow::sequence::KeyAge;
 use crate::flow::times::cycles_between;
 use crate::telemetry::PairingCounter;
 use crate::wire::{Metrics, ScaledDelta};
 
-/// Takes in the metrics of one packet, received at the turn's time. `new_key` if it is the first of its key.
+/// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it. A round trip below 2^-9 of the delay would be off by more
+/// than 1.6 %, and is not told.
+const DELAY_TO_ROUND_TRIP: u32 = 9;
+
+impl KeyAge {
+    /// Of a key that the flow holds already.
+    pub(super) fn of(held: &Held<'_>) -> Self {
+        if held.is_newest {
+            Self::Current
+        } else {
+            Self::Old
+        }
+    }
+}
+
+/// Takes in the metrics of one packet, received at the turn's time.
 pub(super) fn measure(
     turn: &Turn<'_>,
     pair: &Pair<'_>,
     entry: &Entry,
     metrics: &Metrics,
-    new_key: bool,
+    key: KeyAge,
 ) {
     let stats = turn.stats(pair.index);
-    let before = entry.sequence.counts().lost;
-    let reordered = entry.sequence.count(metrics.psntp, new_key);
-    let lost = entry.sequence.counts().lost;
+    let step = entry.sequence.count(metrics.psntp, key);
     if let Some(stats) = stats {
         stats.add(PairingCounter::Opened, 1);
-        // A late packet takes back what its gap had added.
-        if lost != before {
-            stats.add(PairingCounter::Lost, lost.wrapping_sub(before));
-        }
-        if reordered {
-            stats.add(PairingCounter::Reordered, 1);
-        }
+        stats.add(PairingCounter::Skipped, step.skipped.into());
+        stats.add(PairingCounter::Late, step.late.into());
+        stats.add(PairingCounter::Reordered, step.reordered.into());
     }
     entry.measured.count_opened();
     entry.last_received.received(metrics.psntp, turn.now);
@@ -45,7 +56,8 @@ pub(super) fn measure(
         .send_times
         .when(metrics.psnlr)
         .and_then(|sent| cycles_between(sent, turn.now))
-        .and_then(|cycles| turn.shared.clock.nanoseconds(cycles).checked_sub(delay));
+        .and_then(|cycles| turn.shared.clock.nanoseconds(cycles).checked_sub(delay))
+        .filter(|ns| *ns >= delay >> DELAY_TO_ROUND_TRIP);
     if let Some(ns) = round_trip {
         entry.measured.round_trip.record(ns);
         if let Some(stats) = stats {

@@ -7,7 +7,7 @@ use super::BURST;
 use super::classify::{Candidate, Candidates};
 use super::fate::{Fate, Fates};
 use super::lookup::{Flows, Pair};
-use super::measure::measure;
+use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, OpenJob};
@@ -28,6 +28,9 @@ struct Marked<'p> {
     /// What the batch opened.
     opened: Option<(Held<'p>, Metrics)>,
 }
+
+/// Options in a row that fail to open before a flow counts as stuck (protocol section 4, *Healing*).
+const STUCK: u32 = 1_000;
 
 pub(super) type SealedOption = [u8; pdmv2::SEALED_SIZE];
 
@@ -199,11 +202,12 @@ fn count_failure(turn: &Turn<'_>, m: &Marked<'_>, reason: Counter) -> bool {
             false
         }
         _ => {
-            if let Some(entry) = m.entry {
-                entry.measured.count_failed();
-            }
+            let stuck = m
+                .entry
+                .is_some_and(|entry| entry.measured.count_failed() == STUCK);
             if let Some(stats) = stats {
                 stats.add(PairingCounter::Failed, 1);
+                stats.add(PairingCounter::Stuck, u64::from(stuck));
             }
             true
         }
@@ -229,7 +233,7 @@ fn sealed<'p, B: PacketBuf>(
         let entry = turn.flow(c, m.entry, 0)?;
         held.accept(metrics.psntp, turn.now).map_err(refused)?;
         turn.count(Counter::Opened);
-        measure(turn, &m.pair, entry, metrics, false);
+        measure(turn, &m.pair, entry, metrics, KeyAge::of(held));
         return Ok(());
     }
     let option = sealed_option(buf.data(), &m.option).ok_or(Counter::FailedOpenUnknownOption)?;
@@ -294,7 +298,7 @@ fn accept_in_clear<'p>(
     let entry = turn.flow(c, m.entry, tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
     entry.incoming.accept_in_clear(number).map_err(refused)?;
-    entry.set_route(turn.view.snapshot.serial, m.pair.remote);
-    measure(turn, &m.pair, entry, metrics, false);
+    turn.note(entry, &m.pair, false);
+    measure(turn, &m.pair, entry, metrics, KeyAge::None);
     Ok(())
 }

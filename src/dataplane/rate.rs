@@ -45,6 +45,11 @@ impl Budget {
         self.tokens = (self.tokens + earned).min(rate.most);
     }
 
+    /// Whether more than half of the most is there.
+    pub(super) fn is_ample(&self, rate: Rate) -> bool {
+        self.tokens > rate.most / 2
+    }
+
     pub(super) fn take(&mut self) -> bool {
         let left = self.tokens.checked_sub(1 << 32);
         self.tokens = left.unwrap_or(self.tokens);

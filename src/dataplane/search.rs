@@ -2,12 +2,13 @@
 //!
 //! Keys are tried only if their parity is the packet's F bit, in this order: the flow's other keys; each track's epoch, up to
 //! `kri_window` indices ahead; then live epochs that a track may move to or that no track has, from index 0 up to the window, all
-//! epochs at one index before the next index, since a sender that started over is at a low one. Each derived key costs one of the
+//! epochs at one index before the next index, since a sender that started over is at a low one; last a peer that started over more
+//! often than anyone heard, at its lowest index. Each derived key costs one of the
 //! worker's tokens, so forged packets cannot buy work.
 
 use super::classify::Candidate;
 use super::lookup::Pair;
-use super::measure::measure;
+use super::measure::{KeyAge, measure};
 use super::open::{SealedOption, f_bit, refused};
 use super::worker::{Tools, Turn};
 use crate::crypto::{OpenJob, SessionKey};
@@ -48,7 +49,7 @@ pub(super) fn search<'p>(
                 let entry = turn.flow(s.candidate, Some(entry), 0)?;
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
                 turn.count(Counter::Opened);
-                measure(turn, s.pair, entry, &metrics, false);
+                measure(turn, s.pair, entry, &metrics, KeyAge::of(&held));
                 return Ok(());
             }
         }
@@ -89,13 +90,16 @@ fn ahead(
     let route = turn
         .route(s.candidate, s.pair)
         .ok_or(Counter::FailedOpenAuthentication)?;
-    let heads = entry
+    let mut heads = entry
         .map(|e| e.incoming.heads(turn.pin))
         .unwrap_or_default();
+    // Of a secret that is not in use any more nothing can be derived, and nothing follows.
+    heads.retain(|head| snapshot.has_secret(&route, &head.epoch));
+    let heads = &heads;
     let window = snapshot.policy.kri_window;
     let parity = u32::from(f_bit(s.option));
     let of_parity = |kri: &u32| kri & 1 == parity;
-    for head in &heads {
+    for head in heads {
         let last = head.kri.saturating_add(window);
         for kri in (head.kri.saturating_add(1)..=last).filter(of_parity) {
             if let Some(hit) = attempt(turn, tools, s, &route, &head.epoch, kri)? {
@@ -105,11 +109,22 @@ fn ahead(
     }
     for kri in (0..=window).filter(of_parity) {
         for epoch in snapshot.receive_epochs(&route) {
-            if may_begin(&epoch, &heads)
+            if may_begin(&epoch, heads)
                 && let Some(hit) = attempt(turn, tools, s, &route, &epoch, kri)?
             {
                 return Ok(hit);
             }
+        }
+    }
+    // Far fetched, so never at the cost of what is near: half of the budget is kept for that.
+    if !tools.search.is_ample(tools.search_rate) {
+        return Err(Counter::FailedOpenAuthentication);
+    }
+    for epoch in snapshot.far_epochs(&route) {
+        if may_begin(&epoch, heads)
+            && let Some(hit) = attempt(turn, tools, s, &route, &epoch, parity)?
+        {
+            return Ok(hit);
         }
     }
     Err(Counter::FailedOpenAuthentication)
@@ -182,7 +197,7 @@ fn take_in<'p>(
     turn.count(Counter::Opened);
     turn.count(Counter::KeyChanges);
     snapshot.heard(&hit.route, &hit.epoch);
-    entry.set_route(snapshot.serial, s.pair.remote);
-    measure(turn, s.pair, entry, &hit.metrics, true);
+    turn.note(entry, s.pair, false);
+    measure(turn, s.pair, entry, &hit.metrics, KeyAge::New);
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) struct Tools {
     pub search: Budget,
     /// Packet Too Big messages that may be sent.
     pub icmp: Budget,
-    search_rate: Rate,
+    pub search_rate: Rate,
     icmp_rate: Rate,
     /// The view that `search_rate` is of.
     serial: u32,

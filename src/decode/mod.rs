@@ -3,7 +3,7 @@
 //! A [`Decoder`] is given packets in the order of the capture and answers each with a [`PacketRecord`]: what the packet
 //! is, and what its option says. At the end it tells of each flow what both directions say together: loss, reordering,
 //! delays. It may begin anywhere in a flow's life, so it looks for keys much further than an appliance would
-//! ([`keys`]).
+//! (`keys.rs`).
 
 pub mod capture;
 mod flow;

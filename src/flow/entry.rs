@@ -43,6 +43,16 @@ pub struct Entry {
     pub measured: Measured,
 }
 
+/// What a flow remembers of the snapshot that it was last looked up in, so that not each packet has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The remote list entry, below 2^31.
+    pub remote: u32,
+    /// Whether the key that the flow sends with is of that snapshot's epoch and secret. Only the sender's half says so: a packet
+    /// that came in tells nothing of it.
+    pub settled: bool,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     pub(crate) tuple: FiveTuple,
@@ -163,17 +173,21 @@ impl Entry {
         u64::from(ticks.max(0) as u32) << TOUCH_SHIFT
     }
 
-    /// The remote list entry that the snapshot `serial` has for this flow, if a worker noted it.
+    /// What a worker noted of this flow under the snapshot `serial`.
     #[must_use]
-    pub fn route(&self, serial: u32) -> Option<u32> {
+    pub fn route(&self, serial: u32) -> Option<Noted> {
         let word = self.route.load(Ordering::Relaxed);
-        ((word >> 32) as u32 == serial).then_some(word as u32)
+        ((word >> 32) as u32 == serial).then_some(Noted {
+            remote: (word as u32) >> 1,
+            settled: word & 1 == 1,
+        })
     }
 
-    /// Notes what the snapshot `serial` (not 0) has for this flow.
-    pub fn set_route(&self, serial: u32, remote: u32) {
+    /// Notes something under the snapshot `serial` (not 0).
+    pub fn set_route(&self, serial: u32, noted: Noted) {
+        let low = (noted.remote << 1) | u32::from(noted.settled);
         self.route.store(
-            (u64::from(serial) << 32) | u64::from(remote),
+            (u64::from(serial) << 32) | u64::from(low),
             Ordering::Relaxed,
         );
     }
@@ -291,10 +305,10 @@ impl Measured {
         }
     }
 
-    /// Counts an option that did not open.
-    pub fn count_failed(&self) {
+    /// Counts an option that did not open; returns how many did not in a row.
+    pub fn count_failed(&self) -> u32 {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Ends a row of failures.
@@ -313,12 +327,6 @@ impl Measured {
     #[must_use]
     pub fn failed(&self) -> u32 {
         self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Options in a row, up to the last one, that did not open.
-    #[must_use]
-    pub fn failed_in_a_row(&self) -> u32 {
-        self.failed_in_a_row.load(Ordering::Relaxed)
     }
 
     /// Options that were seen before.

@@ -71,6 +71,8 @@ struct Place {
 pub struct Held<'p> {
     /// The key.
     pub key: &'p InKey,
+    /// Whether it is the one that opened last on its track, not the one before.
+    pub is_newest: bool,
     place: &'p Place,
 }
 
@@ -198,7 +200,11 @@ impl Incoming {
         // release). `take_in` writes it again only after a stamp taken when the place had left the roles has passed, which it
         // cannot before this pin ends.
         let key = unsafe { place.key.read() };
-        Some(Held { key, place })
+        Some(Held {
+            key,
+            is_newest: self.roles().into_iter().step_by(2).any(|r| r == role),
+            place,
+        })
     }
 
     /// The keys that may open a packet with this F bit, the likeliest first.
@@ -235,7 +241,8 @@ impl Incoming {
             .map_err(Refused::Replay)
     }
 
-    /// Takes in a packet together with the new key that opened it. `is_live` says whether a generation still sends.
+    /// Takes in a packet together with the new key that opened it. `is_live` says whether an epoch's secret is in use and its
+    /// generation still sends.
     ///
     /// # Errors
     /// [`Refused`], and the flow's tracks stay as they were.
@@ -319,6 +326,10 @@ impl Incoming {
                 continue;
             };
             let head = held.key;
+            if !is_live(&head.epoch) {
+                dead = dead.or(Some(track));
+                continue;
+            }
             if head.epoch.src_generation == found.epoch.src_generation {
                 let forward = head.epoch.precedes(&found.epoch)
                     || (head.epoch == found.epoch && found.kri > head.kri);
@@ -330,9 +341,6 @@ impl Incoming {
             }
             if head.epoch.pms_serial > found.epoch.pms_serial {
                 return Err(Refused::Behind);
-            }
-            if !is_live(&head.epoch) {
-                dead = dead.or(Some(track));
             }
             oldest = oldest.min((held.place.used.load(Ordering::Relaxed), track));
         }

@@ -305,16 +305,14 @@ impl Outgoing {
     }
 
     /// Takes the next number of a flow whose options are sent in the clear: there is no key that could be used up.
+    ///
+    /// Chapter and count stay as they are, since a flow may have been sealed before and may be again.
     pub fn number_in_clear(&self) -> (Prseq, u16) {
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::unpack(bits);
-            let wraps = word.count >= MAX_PACKETS_PER_KEY;
-            let next = Word {
-                chapter: 0,
-                count: if wraps { 1 } else { word.count + 1 },
-                psntp: word.psntp.wrapping_add(1),
-            };
+            let psntp = word.psntp.wrapping_add(1);
+            let next = Word { psntp, ..word };
             match self.word.compare_exchange_weak(
                 bits,
                 next.pack(),
@@ -322,11 +320,9 @@ impl Outgoing {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    if wraps {
-                        self.earlier
-                            .fetch_add(u64::from(word.count), Ordering::Relaxed);
-                    }
-                    return (Prseq::saturating(next.count), next.psntp);
+                    let n = self.earlier.fetch_add(1, Ordering::Relaxed);
+                    let prseq = n % u64::from(MAX_PACKETS_PER_KEY) + 1;
+                    return (Prseq::saturating(prseq as u16), psntp);
                 }
                 Err(seen) => bits = seen,
             }

@@ -177,6 +177,30 @@ fn in_clear_numbers_wrap_and_never_are_0() {
     assert_eq!(out.packets(), 70_000);
 }
 
+#[test]
+fn a_flow_that_was_in_clear_for_a_while_goes_on_where_its_key_was() {
+    let q = Quiescence::new(1);
+    let mut reader = q.reader(0).unwrap();
+    let floors = Floors::new(64, false).unwrap();
+    let out = Outgoing::new();
+    let newer = Epoch {
+        src_generation: 2,
+        ..EPOCH
+    };
+    let mut seen = HashSet::new();
+    for epoch in [EPOCH, newer] {
+        for _ in 0..3 {
+            let pin = reader.pin();
+            let n = out
+                .number(&pin, &need(&floors, epoch, 1_000), derive)
+                .unwrap();
+            let generation = n.key.epoch.src_generation;
+            assert!(seen.insert((generation, n.key.kri, n.prseq.get())));
+        }
+        out.number_in_clear();
+    }
+}
+
 /// Real threads on one flow, while keys are used up every 300 packets and the epoch changes under way.
 #[test]
 fn threads_never_share_a_number() {

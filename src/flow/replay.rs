@@ -29,6 +29,11 @@ pub enum Replay {
     TooOld,
 }
 
+/// Whether a block lies before another on the circle of 2^27 blocks.
+fn is_older(tag: u32, block: u32) -> bool {
+    ((tag.wrapping_sub(block) << 5) as i32) < 0
+}
+
 impl Window {
     #[cfg(any(test, feature = "loom"))]
     pub(crate) fn new() -> Self {
@@ -37,7 +42,7 @@ impl Window {
         }
     }
 
-    /// Empties the window. Numbers to come have to be at least 128.
+    /// Empties the window. The first number to come has to be 128 … 2^31 - 1; later ones may wrap.
     pub(crate) fn reset(&self) {
         for word in &self.words {
             word.store(0, Ordering::Relaxed);
@@ -51,7 +56,7 @@ impl Window {
         (bits != 0).then(|| ((highest >> 32) as u32) << 5 | (31 - bits.leading_zeros()))
     }
 
-    /// Accepts `number` (128 … 2^32 - 1) once.
+    /// Accepts `number` once.
     ///
     /// # Errors
     /// [`Replay`], and nothing changes.
@@ -68,7 +73,7 @@ impl Window {
                     return Err(Replay::Repeated);
                 }
                 seen | bit
-            } else if tag < block {
+            } else if is_older(tag, block) {
                 fresh
             } else {
                 return Err(Replay::TooOld);

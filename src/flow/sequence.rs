@@ -5,24 +5,30 @@
 //! ```
 //!
 //! A packet that jumps ahead adds the numbers that it skipped to *missing*; one that fills a hole takes one off and counts as
-//! reordered (RFC 4737: it is below the highest before it). Numbers are PSNTP carried on to 32 bits. A sender that starts over
-//! (restart, eviction) begins at a random PSNTP; that is told by the key having changed together with a jump, and is no loss.
+//! reordered (RFC 4737: it is below the highest before it). Numbers are PSNTP carried on to 32 bits.
+//!
+//! A sender that starts over (restart, eviction) begins at a random PSNTP, and that is no loss. It is told by a new key together
+//! with a jump; packets of older keys that are still under way then are far off, and are left out. In the clear there is no key, and a
+//! long jump alone is a new beginning.
 
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// A jump longer than this, together with a new key, is a new beginning.
-const LONGEST_GAP: u32 = 8_192;
+/// A jump longer than this is a new beginning where there can be one: of the numbers that a sender may begin with, 1.6 % lie
+/// nearer and look like loss or reordering.
+const LONGEST_GAP: u32 = 512;
 
 /// Where numbers begin, so that earlier ones than the first do not fall below 0.
 const ORIGIN: u32 = 1 << 30;
+/// When a series has become as long as this, it is put away and another begins, so that the counts do not wrap.
+const LONGEST_SERIES: u32 = 1 << 29;
 
 /// Counts of one direction. All zero is a fresh one.
 pub struct Sequence {
     word: AtomicU64,
     first: AtomicU32,
     reordered: AtomicU32,
-    earlier_received: AtomicU32,
-    earlier_lost: AtomicU32,
+    earlier_received: AtomicU64,
+    earlier_lost: AtomicU64,
 }
 
 /// What a [`Sequence`] has counted.
@@ -36,12 +42,50 @@ pub struct SequenceCounts {
     pub reordered: u64,
 }
 
+/// What a packet's key says of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAge {
+    /// The first packet of a new key: the sender may have started over.
+    New,
+    /// The key in use: it numbers on.
+    Current,
+    /// An older key, or one of another sender: a number far off is none of this series.
+    Old,
+    /// No key: only the number itself tells.
+    None,
+}
+
+/// What one packet changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Numbers that it jumped over.
+    pub skipped: u32,
+    /// Whether it filled a hole.
+    pub late: bool,
+    /// Whether it came below the highest number.
+    pub reordered: bool,
+}
+
 fn pack(top: u32, missing: u32) -> u64 {
     (u64::from(top) << 32) | u64::from(missing)
 }
 
 fn unpack(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
+}
+
+/// The number nearest to `top` that ends in `psntp`.
+fn near(top: u32, psntp: u16) -> u32 {
+    top.wrapping_add_signed(i32::from(psntp.wrapping_sub(top as u16) as i16))
+}
+
+fn is_far(top: u32, number: u32) -> bool {
+    (number.wrapping_sub(top) as i32).unsigned_abs() > LONGEST_GAP
+}
+
+/// A number that ends in `psntp` and is ahead of everything before `top`.
+fn beyond(top: u32, psntp: u16) -> u32 {
+    (top & 0xffff_0000).wrapping_add(0x2_0000) | u32::from(psntp)
 }
 
 impl Sequence {
@@ -51,93 +95,52 @@ impl Sequence {
             word: AtomicU64::new(0),
             first: AtomicU32::new(0),
             reordered: AtomicU32::new(0),
-            earlier_received: AtomicU32::new(0),
-            earlier_lost: AtomicU32::new(0),
+            earlier_received: AtomicU64::new(0),
+            earlier_lost: AtomicU64::new(0),
         }
     }
 
     /// Forgets everything; to be called before anyone else can see the flow.
     pub(crate) fn reset(&self) {
-        self.word.store(0, Ordering::Relaxed);
-        for counter in [
-            &self.first,
-            &self.reordered,
-            &self.earlier_received,
-            &self.earlier_lost,
-        ] {
+        for counter in [&self.word, &self.earlier_received, &self.earlier_lost] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        for counter in [&self.first, &self.reordered] {
             counter.store(0, Ordering::Relaxed);
         }
     }
 
-    /// The number that continues what was seen and ends in `psntp`.
+    /// The number of a packet in the clear: the one that continues what was seen and ends in `psntp`, or one beyond all of it if
+    /// the sender started over.
     #[must_use]
     pub fn extend(&self, psntp: u16) -> u32 {
         let (top, _) = unpack(self.word.load(Ordering::Relaxed));
-        let top = if top == 0 {
-            ORIGIN | u32::from(psntp)
-        } else {
-            top
-        };
-        let step = psntp.wrapping_sub(top as u16) as i16;
-        top.wrapping_add_signed(i32::from(step))
+        match top {
+            0 => ORIGIN | u32::from(psntp),
+            top if is_far(top, near(top, psntp)) => beyond(top, psntp),
+            top => near(top, psntp),
+        }
     }
 
-    /// Counts the accepted packet `psntp`; `new_key` if it is the first of its key. Returns whether it came out of order.
-    pub fn count(&self, psntp: u16, new_key: bool) -> bool {
+    /// Counts the accepted packet `psntp`.
+    pub fn count(&self, psntp: u16, key: KeyAge) -> Step {
         let mut seen = self.word.load(Ordering::Acquire);
         loop {
             let (top, missing) = unpack(seen);
-            if seen == 0 {
-                let start = ORIGIN | u32::from(psntp);
-                match self.swap(seen, pack(start, 0)) {
-                    Ok(_) => {
-                        self.first.store(start, Ordering::Relaxed);
-                        return false;
-                    }
-                    Err(now) => seen = now,
-                }
-                continue;
-            }
-            let number = top.wrapping_add_signed(i32::from(psntp.wrapping_sub(top as u16) as i16));
-            let ahead = number.wrapping_sub(top) as i32;
-            if new_key && ahead.unsigned_abs() > LONGEST_GAP {
-                match self.swap(seen, pack(number, 0)) {
-                    Ok(_) => {
-                        let first = self.first.swap(number, Ordering::Relaxed);
-                        let span = top.wrapping_sub(first).wrapping_add(1);
-                        self.earlier_received
-                            .fetch_add(span.wrapping_sub(missing), Ordering::Relaxed);
-                        self.earlier_lost.fetch_add(missing, Ordering::Relaxed);
-                        return false;
-                    }
-                    Err(now) => seen = now,
-                }
-                continue;
-            }
-            if ahead > 0 {
-                let skipped = ahead as u32 - 1;
-                match self.swap(seen, pack(number, missing.saturating_add(skipped))) {
-                    Ok(_) => return false,
-                    Err(now) => seen = now,
-                }
-                continue;
-            }
-            // Behind the highest: it fills a hole, or comes from before what was taken for the first.
-            let first = self.first.load(Ordering::Relaxed);
-            let before = first.wrapping_sub(number) as i32;
-            let missing = if before > 0 {
-                missing.saturating_add(before as u32 - 1)
+            let number = near(top, psntp);
+            let outcome = if seen == 0 {
+                self.begin(seen, ORIGIN | u32::from(psntp))
+            } else if is_far(top, number) && key == KeyAge::Old {
+                return Step::default();
+            } else if is_far(top, number) && matches!(key, KeyAge::New | KeyAge::None) {
+                self.begin(seen, beyond(top, psntp))
+            } else if (number.wrapping_sub(top) as i32) > 0 {
+                self.advance(seen, number)
             } else {
-                missing.saturating_sub(1)
+                self.fill(seen, top, missing, number)
             };
-            match self.swap(seen, pack(top, missing)) {
-                Ok(_) => {
-                    if before > 0 {
-                        self.first.store(number, Ordering::Relaxed);
-                    }
-                    self.reordered.fetch_add(1, Ordering::Relaxed);
-                    return true;
-                }
+            match outcome {
+                Ok(step) => return step,
                 Err(now) => seen = now,
             }
         }
@@ -146,6 +149,58 @@ impl Sequence {
     fn swap(&self, seen: u64, next: u64) -> Result<u64, u64> {
         self.word
             .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// Puts the series so far away and begins one at `number`.
+    fn begin(&self, seen: u64, number: u32) -> Result<Step, u64> {
+        self.swap(seen, pack(number, 0))?;
+        let first = self.first.swap(number, Ordering::Relaxed);
+        if seen != 0 {
+            let (top, missing) = unpack(seen);
+            let span = top.wrapping_sub(first).wrapping_add(1);
+            let received = span.wrapping_sub(missing);
+            self.earlier_received
+                .fetch_add(received.into(), Ordering::Relaxed);
+            self.earlier_lost
+                .fetch_add(missing.into(), Ordering::Relaxed);
+        }
+        Ok(Step::default())
+    }
+
+    fn advance(&self, seen: u64, number: u32) -> Result<Step, u64> {
+        let (top, missing) = unpack(seen);
+        let skipped = number.wrapping_sub(top) - 1;
+        let first = self.first.load(Ordering::Relaxed);
+        if number.wrapping_sub(first) > LONGEST_SERIES && skipped == 0 {
+            return self.begin(seen, number);
+        }
+        self.swap(seen, pack(number, missing.saturating_add(skipped)))?;
+        Ok(Step {
+            skipped,
+            ..Step::default()
+        })
+    }
+
+    /// A number that is not above the highest: it fills a hole, or comes from before what was taken for the first.
+    fn fill(&self, seen: u64, top: u32, missing: u32, number: u32) -> Result<Step, u64> {
+        let first = self.first.load(Ordering::Relaxed);
+        let before = first.wrapping_sub(number) as i32;
+        let skipped = (before - 1).max(0) as u32;
+        let missing = if before > 0 {
+            missing.saturating_add(skipped)
+        } else {
+            missing.saturating_sub(1)
+        };
+        self.swap(seen, pack(top, missing))?;
+        if before > 0 {
+            self.first.store(number, Ordering::Relaxed);
+        }
+        self.reordered.fetch_add(1, Ordering::Relaxed);
+        Ok(Step {
+            skipped,
+            late: before <= 0,
+            reordered: true,
+        })
     }
 
     /// What was counted so far.
@@ -159,11 +214,11 @@ impl Sequence {
                 .wrapping_sub(self.first.load(Ordering::Relaxed))
                 .wrapping_add(1),
         };
-        let earlier = |c: &AtomicU32| u64::from(c.load(Ordering::Relaxed));
+        let received = u64::from(span.wrapping_sub(missing));
         SequenceCounts {
-            received: u64::from(span.wrapping_sub(missing)) + earlier(&self.earlier_received),
-            lost: u64::from(missing) + earlier(&self.earlier_lost),
-            reordered: earlier(&self.reordered),
+            received: received + self.earlier_received.load(Ordering::Relaxed),
+            lost: u64::from(missing) + self.earlier_lost.load(Ordering::Relaxed),
+            reordered: self.reordered.load(Ordering::Relaxed).into(),
         }
     }
 }
@@ -176,7 +231,7 @@ mod tests {
     fn counts(numbers: &[u16]) -> SequenceCounts {
         let s = Sequence::new();
         for &n in numbers {
-            s.count(n, false);
+            s.count(n, KeyAge::Current);
         }
         s.counts()
     }
@@ -205,10 +260,11 @@ mod tests {
     fn a_jump_with_a_new_key_is_a_new_beginning() {
         let s = Sequence::new();
         for n in [1, 2, 4] {
-            s.count(n, false);
+            s.count(n, KeyAge::Current);
         }
-        s.count(30_000, true);
-        s.count(30_002, false);
+        s.count(30_000, KeyAge::New);
+        s.count(5, KeyAge::Old);
+        s.count(30_002, KeyAge::Current);
         assert_eq!(
             s.counts(),
             SequenceCounts {
@@ -217,8 +273,39 @@ mod tests {
                 reordered: 0
             }
         );
-        s.count(30_005, true);
+        s.count(30_005, KeyAge::New);
         assert_eq!(s.counts().lost, 4, "a short jump with a new key is loss");
+    }
+
+    #[test]
+    fn in_the_clear_a_long_jump_either_way_is_a_new_beginning() {
+        let s = Sequence::new();
+        for n in [40_000, 40_001, 100, 101, 103, 60_000] {
+            let number = s.extend(n);
+            s.count(n, KeyAge::None);
+            assert_eq!(
+                s.extend(n),
+                number,
+                "what the window is asked is what is counted"
+            );
+        }
+        let counts = s.counts();
+        assert_eq!((counts.received, counts.lost), (6, 1));
+    }
+
+    #[test]
+    fn counts_on_past_what_a_word_holds() {
+        let s = Sequence::new();
+        s.word
+            .store(pack(ORIGIN + LONGEST_SERIES, 7), Ordering::Relaxed);
+        s.first.store(ORIGIN, Ordering::Relaxed);
+        let next = (ORIGIN + LONGEST_SERIES + 1) as u16;
+        for n in 0..10 {
+            s.count(next.wrapping_add(n), KeyAge::Current);
+        }
+        let counts = s.counts();
+        assert_eq!(counts.lost, 7);
+        assert_eq!(counts.received, u64::from(LONGEST_SERIES) + 1 - 7 + 10);
     }
 
     proptest! {
@@ -236,7 +323,7 @@ mod tests {
             let mut top = None;
             let mut reordered = 0;
             for &(_, i) in &order {
-                s.count(start.wrapping_add(i as u16), false);
+                s.count(start.wrapping_add(i as u16), KeyAge::Current);
                 if top.is_some_and(|t| i < t) { reordered += 1; }
                 top = top.max(Some(i));
             }

@@ -154,15 +154,17 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     ];
     let mut core = Core::new(&shared, config, path, state, ports, Arc::clone(&gauges));
     core.look_at_ports();
+    core.keep_time();
 
     let stop = Arc::new(AtomicBool::new(false));
+    let stop_all = Arc::clone(&stop);
     let mut workers = Vec::new();
     let queues = inside.rx.into_iter().zip(inside.tx);
     let queues = queues.zip(outside.rx.into_iter().zip(outside.tx));
     for (index, ((in_rx, in_tx), (out_rx, out_tx))) in queues.enumerate() {
         let (shared, stop, seed) = (Arc::clone(&shared), Arc::clone(&stop), random()?);
         let idle = core.idle();
-        workers.push(eal.launch(index, move || {
+        let launched = eal.launch(index, move || {
             let mut inside = Side {
                 rx: in_rx,
                 tx: in_tx,
@@ -174,7 +176,14 @@ pub fn run(path: &Path) -> Result<(), RunError> {
             if let Some(worker) = Worker::new(&shared, index, seed, poll::now()) {
                 poll::poll(worker, &mut inside, &mut outside, idle, &stop);
             }
-        })?);
+        });
+        match launched {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                stop_all.store(true, Ordering::Relaxed);
+                return Err(error.into());
+            }
+        }
     }
     let server = Server::start(
         &core.listen(),

@@ -8,6 +8,7 @@ use crate::flow::{Ageing, Publisher, Reader};
 use crate::snapshot::{Fingerprint, Inputs, Lesson, Snapshot, State};
 use crate::telemetry::{Gauges, PairingCounter};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,13 @@ const AGEING_BATCH: usize = 2_048;
 const PORTS_EVERY: Duration = Duration::from_millis(200);
 const LESSONS_EVERY: Duration = Duration::from_millis(50);
 const FAILURES_EVERY: Duration = Duration::from_secs(5);
-const ERA_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two eras that too high floors ask for, and two that peers ask for who cannot be opened
+/// (`resync_interval`, protocol section 4).
+const ERA_EVERY: Duration = Duration::from_secs(60);
+const HEAL_EVERY: Duration = Duration::from_secs(30);
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// Options of a pairing in a second from which on half of them failing asks for healing.
+const HEALTH_SAMPLE: u64 = 100;
 
 /// Signals that have come.
 pub(super) struct Signals {
@@ -56,6 +63,15 @@ impl Every {
         }
     }
 
+    /// Is due at once.
+    fn long_ago(period: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            period,
+            last: now.checked_sub(period).unwrap_or(now),
+        }
+    }
+
     fn is_due(&mut self) -> bool {
         let due = self.last.elapsed() >= self.period;
         if due {
@@ -79,6 +95,8 @@ pub(super) struct Core<'s> {
     started: Instant,
     /// Failures of each pairing that were logged already, by name.
     logged: Vec<(String, u64, u64)>,
+    /// Opened, failed and stuck of each pairing a second ago, by name.
+    health: BTreeMap<String, [u64; 3]>,
 }
 
 impl<'s> Core<'s> {
@@ -102,6 +120,7 @@ impl<'s> Core<'s> {
             gauges,
             started: Instant::now(),
             logged: Vec::new(),
+            health: BTreeMap::new(),
         }
     }
 
@@ -111,10 +130,13 @@ impl<'s> Core<'s> {
 
     /// Looks after the appliance until it is told to stop.
     pub fn run(&mut self, signals: &Signals) {
+        self.keep_time();
         let mut ports = Every::new(PORTS_EVERY);
         let mut lessons = Every::new(LESSONS_EVERY);
         let mut failures = Every::new(FAILURES_EVERY);
         let mut era = Every::new(ERA_EVERY);
+        let mut health = Every::new(HEALTH_EVERY);
+        let mut heal = Every::long_ago(HEAL_EVERY);
         while !signals.stop.load(Ordering::Relaxed) {
             self.keep_time();
             self.age();
@@ -132,13 +154,20 @@ impl<'s> Core<'s> {
                 self.log_failures();
             }
             if self.floors_climb() && era.is_due() {
+                tracing::info!("many flows began: all move to a new generation of this appliance");
+                self.begin_era();
+            }
+            if health.is_due() && self.is_ill() && heal.is_due() {
+                tracing::warn!(
+                    "a peer's options do not open: this appliance begins a new generation"
+                );
                 self.begin_era();
             }
             std::thread::sleep(TICK);
         }
     }
 
-    fn keep_time(&self) {
+    pub fn keep_time(&self) {
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs() as u32);
@@ -169,11 +198,32 @@ impl<'s> Core<'s> {
         match self.state.learn(&lessons) {
             Ok(false) => {}
             Ok(true) => {
-                tracing::info!("a peer's generation is new: flows to it move to new keys");
+                tracing::debug!("something new was heard of a peer's generations");
                 self.republish(false);
             }
             Err(error) => tracing::error!("cannot keep what was heard of peers: {error}"),
         }
+    }
+
+    /// Whether the options of a pairing keep failing to open: a flow for long, or half of them in the last second. Then a
+    /// sender is somewhere where this receiver does not look, and a new generation lets both start over.
+    fn is_ill(&mut self) -> bool {
+        let mut ill = false;
+        for stats in self.shared.telemetry.pairings.all() {
+            let now = [
+                PairingCounter::Opened,
+                PairingCounter::Failed,
+                PairingCounter::Stuck,
+            ]
+            .map(|counter| stats.get(counter));
+            let before = self
+                .health
+                .insert(stats.name().to_owned(), now)
+                .unwrap_or(now);
+            let [opened, failed, stuck] = std::array::from_fn(|n| now[n].wrapping_sub(before[n]));
+            ill |= stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened);
+        }
+        ill
     }
 
     fn floors_climb(&self) -> bool {
@@ -189,7 +239,6 @@ impl<'s> Core<'s> {
         }
         let next = self.publisher.current().snapshot.era.wrapping_add(1);
         self.shared.table.floors.prepare(next);
-        tracing::info!("many flows began: all move to a new generation of this appliance");
         self.republish(true);
     }
 

@@ -1,6 +1,6 @@
 //! The ports as the management core watches them: links that come and go, and what the drivers count.
 
-use crate::dpdk::{Port, PortStats};
+use crate::dpdk::Port;
 use crate::telemetry::records;
 
 /// One port under watch.
@@ -30,7 +30,7 @@ impl Watched {
             }
             self.up = Some(up);
         }
-        let stats = self.port.stats().unwrap_or_else(PortStats::default);
+        let stats = self.port.stats().unwrap_or_default();
         records::Port {
             name: self.name.to_owned(),
             link_up: up,

@@ -13,8 +13,9 @@ const TRANSMIT_TRIES: usize = 16;
 /// Empty polls before a worker that may sleep does, and the longest that it sleeps: short of what a round trip is measured in.
 const POLLS_BEFORE_SLEEP: u32 = 256;
 const SLEEP: Duration = Duration::from_micros(50);
-/// Empty polls after which a worker that is to stop has drained its queues.
+/// Empty polls after which a worker that is to stop has drained its queues, and polls after which it stops although more comes.
 const POLLS_TO_DRAIN: u32 = 1_000;
+const POLLS_TO_STOP: u32 = 20_000;
 
 /// A worker's queues of one port.
 pub(super) struct Side {
@@ -32,6 +33,7 @@ pub(super) fn poll(
 ) {
     let mut burst = Burst::new();
     let mut quiet = 0u32;
+    let mut stopping = 0u32;
     loop {
         let mut received = inside.rx.burst(&mut burst);
         if received > 0 {
@@ -45,16 +47,22 @@ pub(super) fn poll(
             send(&worker, Direction::In, &mut burst, &fates, inside, outside);
         }
         worker.counters().polled(received > 0);
+        quiet = if received > 0 {
+            0
+        } else {
+            quiet.saturating_add(1)
+        };
+        if stop.load(Ordering::Relaxed) {
+            stopping += 1;
+            if quiet > POLLS_TO_DRAIN || stopping > POLLS_TO_STOP {
+                return;
+            }
+        }
         if received > 0 {
-            quiet = 0;
             continue;
         }
         worker.quiesce();
-        quiet = quiet.saturating_add(1);
-        if stop.load(Ordering::Relaxed) {
-            if quiet > POLLS_TO_DRAIN {
-                return;
-            }
+        if stopping > 0 {
             continue;
         }
         rest(&mut worker, idle, quiet);

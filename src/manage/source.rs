@@ -33,7 +33,7 @@ impl Appliance {
         gauges
     }
 
-    fn each_flow(&self, mut visit: impl FnMut(FlowRecord)) {
+    fn each_flow(&self, visit: &mut dyn FnMut(FlowRecord)) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut reader) = self
             .shared
@@ -61,9 +61,7 @@ impl Source for Appliance {
     }
 
     fn flows(&self, query: &FlowQuery) -> Vec<FlowRecord> {
-        let mut flows = Vec::new();
-        self.each_flow(|flow| flows.push(flow));
-        query.select(flows.into_iter())
+        query.select(|take| self.each_flow(take))
     }
 
     fn metrics(&self) -> String {

@@ -44,18 +44,23 @@ impl Generations {
     }
 
     /// The own generations that packets from a peer may name, likeliest first: the current one, and the one that the peer is known to have
-    /// used last if that is older. `start` is the one of the current generation.
-    pub(super) fn accepted(&self, start: u32, peer: &Heard) -> ArrayVec<u32, 2> {
-        // A peer that was never heard has at best the generation of the start before.
+    /// used last; if that is the current one too, the one before, which packets under way may still name; if nothing is known, also the
+    /// configured one. `start` is the one of the
+    /// current generation.
+    pub(super) fn accepted(&self, start: u32, peer: &Heard) -> ArrayVec<u32, 3> {
         let behind = match peer.start() {
-            Some(known) => start.saturating_sub(known),
-            None => start.min(1),
+            Some(known) if known < start => [start - known, 0],
+            Some(_) => [start.min(1), 0],
+            // It may have heard of the start before, or only know what it was configured with.
+            None => [start.min(1), start],
         };
         let mut accepted = ArrayVec::from_iter([self.own]);
-        if behind > 0
-            && let Some(older) = self.own.checked_sub(behind)
-        {
-            accepted.push(older);
+        for behind in behind {
+            if let Some(older) = self.own.checked_sub(behind)
+                && !accepted.contains(&older)
+            {
+                accepted.push(older);
+            }
         }
         accepted
     }

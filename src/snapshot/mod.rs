@@ -45,6 +45,9 @@ pub use state::{EntryKey, Fingerprint, Lesson, Role, State, StateError};
 /// How far ahead of the last known one a peer's generation is looked for (protocol section 4, *Static pairings*).
 pub const GENERATIONS_AHEAD: u32 = 8;
 
+/// How far ahead a peer is looked for at the start of its generations only: it may have begun many while no packet of it came here.
+pub const GENERATIONS_FAR: u32 = 512;
+
 /// Everything a worker needs to know that is not in a packet or a flow.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -199,23 +202,38 @@ impl Snapshot {
 
     /// The epochs that packets from `remote` to `local` may be of, most likely first: per PairMasterSecret, newest first; in it the peer's
     /// generation from the newest known on, [`GENERATIONS_AHEAD`] further; with each the own generation, then the one that the peer is
-    /// known to use if that is another (the one before, as long as nothing is known).
+    /// known to use if that is another, else the one before.
     pub fn receive_epochs(&self, route: &Route) -> impl Iterator<Item = Epoch> + '_ {
+        self.epochs(route, 0..=GENERATIONS_AHEAD)
+    }
+
+    /// The epochs of a peer that started over more often than [`GENERATIONS_AHEAD`] without a packet of it being heard. All that was not
+    /// heard of it is at its start, so only the first indices of these are worth a try.
+    pub fn far_epochs(&self, route: &Route) -> impl Iterator<Item = Epoch> + '_ {
+        self.epochs(route, GENERATIONS_AHEAD + 1..=GENERATIONS_FAR)
+    }
+
+    fn epochs(
+        &self,
+        route: &Route,
+        ahead: std::ops::RangeInclusive<u32>,
+    ) -> impl Iterator<Item = Epoch> + '_ {
         let pairing = self.pairing(route);
         let masters = pairing.map_or(&[][..], |pairing| &pairing.masters);
         let ends = pairing.zip(Some(*route));
         masters.iter().flat_map(move |master| {
             let ends = ends.and_then(|(pairing, route)| pairing.ends(master, &route));
+            let ahead = ahead.clone();
             ends.into_iter().flat_map(move |(local, remote)| {
                 let known = remote.newest_peer();
                 let accepted = local.accepted(master.start, &remote.heard);
-                (known..=known.saturating_add(GENERATIONS_AHEAD)).flat_map(move |src_generation| {
+                ahead.clone().flat_map(move |ahead| {
                     accepted
                         .clone()
                         .into_iter()
                         .map(move |dst_generation| Epoch {
                             pms_serial: master.serial,
-                            src_generation,
+                            src_generation: known.saturating_add(ahead),
                             dst_generation,
                         })
                 })
@@ -264,6 +282,12 @@ impl Snapshot {
         };
         // Not a sum, which would not see the two change places.
         local.mark.rotate_left(7) ^ remote.mark
+    }
+
+    /// Whether the epoch's PairMasterSecret is one of the route's.
+    #[must_use]
+    pub fn has_secret(&self, route: &Route, epoch: &Epoch) -> bool {
+        self.remote(route.remote, epoch).is_some()
     }
 
     /// Whether packets of an epoch may still come from the appliance of `remote`: its secret is in use, and no newer generation was heard.

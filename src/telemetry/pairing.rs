@@ -43,7 +43,9 @@ pairing_counters! {
     Opened "opened" "Options of the pairing that opened, or were read in the clear"
     Failed "failed" "Options of the pairing that failed to open"
     Replayed "replayed" "Options of the pairing dropped as replays"
-    Lost "lost" "Packets that never arrived, by the gaps in PSNTP"
+    Skipped "skipped" "Numbers that PSNTP jumped over"
+    Late "late" "Packets that arrived after PSNTP had jumped over them: skipped less late is lost"
+    Stuck "stuck" "Flows of which a thousand options in a row failed to open"
     Reordered "reordered" "Packets that arrived behind a later one"
 }
 
@@ -216,14 +218,14 @@ mod tests {
         let campus = registry.register("campus").unwrap();
         let lab = registry.register("lab").unwrap();
         assert_eq!((campus.slot(), lab.slot()), (0, 1));
-        campus.worker(0).add(PairingCounter::Lost, 3);
-        campus.worker(1).add(PairingCounter::Lost, 4);
+        campus.worker(0).add(PairingCounter::Skipped, 3);
+        campus.worker(1).add(PairingCounter::Skipped, 4);
         campus.worker(1).record_rtt_ns(1_000);
         campus.worker(0).record_server_delay_ns(2_000);
         drop(campus);
         let again = registry.register("campus").unwrap();
         assert_eq!(again.slot(), 0);
-        assert_eq!(again.get(PairingCounter::Lost), 7);
+        assert_eq!(again.get(PairingCounter::Skipped), 7);
         assert_eq!(again.get(PairingCounter::Marked), 0);
         assert_eq!(again.rtt().count(), 1);
         assert_eq!(again.server_delay().sum_ns, 2_000);

@@ -288,7 +288,7 @@ mod tests {
         campus.worker(0).record_rtt_ns(900);
         campus.worker(1).record_rtt_ns(3_000_000);
         campus.worker(1).record_rtt_ns(60_000_000_000);
-        campus.worker(1).add(PairingCounter::Lost, 4);
+        campus.worker(1).add(PairingCounter::Skipped, 4);
         let gauges = Gauges {
             flows: FlowTable {
                 in_use: 5,
@@ -314,7 +314,7 @@ mod tests {
             "pdmgate_passed_total{direction=\"in\",reason=\"not_marked\"} 4",
             "pdmgate_opened_total 0",
             "pdmgate_worker_polls_total{worker=\"1\",state=\"busy\"} 1",
-            "pdmgate_pairing_lost_total{pairing=\"a \\\"name\\\"\\nto escape\"} 4",
+            "pdmgate_pairing_skipped_total{pairing=\"a \\\"name\\\"\\nto escape\"} 4",
             "pdmgate_port_link_up{port=\"inside\"} 1",
             "pdmgate_port_errors_total{port=\"inside\",kind=\"receive_missed\"} 8",
             "pdmgate_flows 5",

@@ -375,21 +375,23 @@ impl FlowSort {
 }
 
 impl FlowQuery {
-    /// The flows that are asked for, in order. Holds at most twice the limit at a time, however many flows there are.
-    pub fn select(&self, flows: impl Iterator<Item = FlowRecord>) -> Vec<FlowRecord> {
+    /// The flows that are asked for, in order, of those that `each` shows to the function it is given. Holds at most twice the
+    /// limit at a time, however many flows there are.
+    pub fn select(&self, each: impl FnOnce(&mut dyn FnMut(FlowRecord))) -> Vec<FlowRecord> {
         let limit = if self.limit == 0 {
             usize::MAX
         } else {
             self.limit
         };
-        let wanted = flows.filter(|flow| self.pairing.as_ref().is_none_or(|p| *p == flow.pairing));
         let mut best = Vec::new();
-        for flow in wanted {
-            best.push(flow);
+        each(&mut |flow| {
+            if self.pairing.as_ref().is_none_or(|p| *p == flow.pairing) {
+                best.push(flow);
+            }
             if best.len() >= limit.saturating_mul(2) {
                 self.cut(&mut best, limit);
             }
-        }
+        });
         self.cut(&mut best, limit);
         best
     }
@@ -484,7 +486,7 @@ pub(crate) mod tests {
             ..FlowQuery::default()
         };
         let ports = |query: &FlowQuery| -> Vec<u16> {
-            let flows = query.select(all());
+            let flows = query.select(|take| all().for_each(take));
             flows.iter().map(|f| f.local_port - 40_000).collect()
         };
         assert_eq!(ports(&query), [999, 998, 997]);

@@ -39,8 +39,6 @@ pub struct Line {
     pub log: Vec<Vec<u8>>,
     /// Numbers of the packets in the order in which they came out whole, duplicates included.
     arrived: Vec<u64>,
-    /// The same, to ask.
-    whole: HashSet<u64>,
 }
 
 impl Line {
@@ -52,7 +50,6 @@ impl Line {
             sent: 0,
             log: Vec::new(),
             arrived: Vec::new(),
-            whole: HashSet::new(),
         }
     }
 
@@ -96,7 +93,6 @@ impl Line {
             .map(|(number, whole, packet)| {
                 if whole {
                     self.arrived.push(number);
-                    self.whole.insert(number);
                 }
                 packet
             })
@@ -108,15 +104,6 @@ impl Line {
         assert!(self.in_flight.is_empty());
         self.log.clear();
         self.arrived.clear();
-        self.whole.clear();
-    }
-
-    /// A packet that has come out already, by a throw of the dice.
-    pub fn recorded(&self, dice: &mut Dice) -> Option<Vec<u8>> {
-        let number = dice.roll((self.log.len() as u64).max(1));
-        self.whole
-            .contains(&number)
-            .then(|| self.log[number as usize].clone())
     }
 
     /// Received, lost and reordered among the packets that came out whole, as a receiver of their numbers must count them.

@@ -19,7 +19,7 @@ impl Source for Sample {
     }
 
     fn flows(&self, query: &FlowQuery) -> Vec<FlowRecord> {
-        query.select((0..300).map(sample_flow))
+        query.select(|take| (0..300).map(sample_flow).for_each(take))
     }
 
     fn metrics(&self) -> String {
