@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Where scripts/setup.sh puts tools that are not installed.
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
 
-.PHONY: help setup setup-bench build test lint deny unit model demo bench clean
+.PHONY: help setup build test lint deny unit model demo bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +36,8 @@ model: setup
 demo: build ## Two hosts, two appliances between them, and what these measure
 	scripts/demo.sh
 
-bench: setup-bench build ## Measure, and write the report in perf/
-	perf/bench.sh
-
-setup-bench:
-	@scripts/setup.sh bench
+bench: setup ## Measure sealing and opening against ring
+	cargo bench --locked --bench seal
 
 clean: ## Remove what was built
 	cargo clean

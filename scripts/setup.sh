@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # Installs what pdmgate needs on Debian 12, and reserves hugepages where that is permitted.
 #
-#   scripts/setup.sh         to build, test and see the demo
-#   scripts/setup.sh bench   for the benchmarks as well
-#
 # Asks nothing, changes nothing that is there already, and may be run any number of times.
 set -euo pipefail
 
@@ -48,10 +45,6 @@ need iperf3 has iperf3
 need tcpdump has tcpdump
 need tshark has tshark
 need jq has jq
-if [ "${1:-}" = bench ]; then
-    need valgrind has valgrind
-fi
-
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null ||
         die "this is not Debian or Ubuntu; install what these packages hold: ${missing[*]}"

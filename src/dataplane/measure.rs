@@ -8,7 +8,7 @@ use crate::flow::incoming::Held;
 pub(super) use crate::flow::sequence::KeyAge;
 use crate::flow::times::cycles_between;
 use crate::telemetry::PairingCounter;
-use crate::wire::{Metrics, ScaledDelta};
+use crate::wire::Metrics;
 
 /// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it. A round trip below 2^-9 of the delay would be off by more
 /// than 1.6 %, and is not told.
@@ -43,8 +43,7 @@ pub(super) fn measure(
     }
     entry.measured.count_opened();
     entry.last_received.received(metrics.psntp, turn.now);
-    // Both are 0 before the far end has heard anything: it then answers nothing.
-    if metrics.psnlr == 0 && metrics.dtlr == ScaledDelta::ZERO {
+    if metrics.has_heard_nothing() {
         return;
     }
     let delay = delta_ns(metrics.dtlr);

@@ -169,6 +169,18 @@ fn attempt(
     }))
 }
 
+/// Whether the sender has started over, by all that a new key and its packet tell.
+fn key_age(turn: &Turn<'_>, entry: &Entry, hit: &Hit) -> KeyAge {
+    let heads = entry.incoming.heads(turn.pin);
+    let same_sender = |h: &Head| h.epoch.src_generation == hit.epoch.src_generation;
+    let forgot = hit.metrics.has_heard_nothing() && entry.outgoing.packets() > 0;
+    if forgot || !heads.iter().any(same_sender) {
+        KeyAge::Fresh
+    } else {
+        KeyAge::New
+    }
+}
+
 fn take_in<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
@@ -183,6 +195,7 @@ fn take_in<'p>(
     }
     let snapshot = &turn.view.snapshot;
     let entry = turn.flow(s.candidate, entry, tools.random.next() as u16)?;
+    let key = key_age(turn, entry, hit);
     let found = Found {
         epoch: hit.epoch,
         kri: hit.kri,
@@ -198,6 +211,6 @@ fn take_in<'p>(
     turn.count(Counter::KeyChanges);
     snapshot.heard(&hit.route, &hit.epoch);
     turn.note(entry, s.pair, false);
-    measure(turn, s.pair, entry, &hit.metrics, KeyAge::New);
+    measure(turn, s.pair, entry, &hit.metrics, key);
     Ok(())
 }

@@ -7,15 +7,19 @@
 //! A packet that jumps ahead adds the numbers that it skipped to *missing*; one that fills a hole takes one off and counts as
 //! reordered (RFC 4737: it is below the highest before it). Numbers are PSNTP carried on to 32 bits.
 //!
-//! A sender that starts over (restart, eviction) begins at a random PSNTP, and that is no loss. It is told by a new key together
-//! with a jump; packets of older keys that are still under way then are far off, and are left out. In the clear there is no key, and a
-//! long jump alone is a new beginning.
+//! A sender that starts over (restart, eviction) begins at a random PSNTP, and that is no loss. It is told by a new key that is of
+//! another generation, or whose packet has forgotten what it had heard; packets of older keys that are still under way then are
+//! far off, and are left out. In the clear there is no key, and a long jump alone is a new beginning.
 
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A jump longer than this is a new beginning where there can be one: of the numbers that a sender may begin with, 1.6 % lie
 /// nearer and look like loss or reordering.
 const LONGEST_GAP: u32 = 512;
+
+/// A longer jump ahead is a new beginning even where a new key shows no other sign of one: of such a sender nobody knows whether it
+/// started over, as nothing is ever sent to it.
+const LONGEST_LOSS: u32 = 8_192;
 
 /// Where numbers begin, so that earlier ones than the first do not fall below 0.
 const ORIGIN: u32 = 1 << 30;
@@ -45,7 +49,9 @@ pub struct SequenceCounts {
 /// What a packet's key says of its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyAge {
-    /// The first packet of a new key: the sender may have started over.
+    /// The first packet of a new key, by a sender that has started over.
+    Fresh,
+    /// The first packet of a new key, by a sender that goes on for all that is known.
     New,
     /// The key in use: it numbers on.
     Current,
@@ -81,6 +87,15 @@ fn near(top: u32, psntp: u16) -> u32 {
 
 fn is_far(top: u32, number: u32) -> bool {
     (number.wrapping_sub(top) as i32).unsigned_abs() > LONGEST_GAP
+}
+
+/// Whether a packet far ahead of the highest number, or behind it, begins a series.
+fn is_beginning(key: KeyAge, ahead: i32) -> bool {
+    match key {
+        KeyAge::Fresh | KeyAge::None => true,
+        KeyAge::New => ahead < 0 || ahead.unsigned_abs() > LONGEST_LOSS,
+        KeyAge::Current | KeyAge::Old => false,
+    }
 }
 
 /// A number that ends in `psntp` and is ahead of everything before `top`.
@@ -132,7 +147,7 @@ impl Sequence {
                 self.begin(seen, ORIGIN | u32::from(psntp))
             } else if is_far(top, number) && key == KeyAge::Old {
                 return Step::default();
-            } else if is_far(top, number) && matches!(key, KeyAge::New | KeyAge::None) {
+            } else if is_far(top, number) && is_beginning(key, number.wrapping_sub(top) as i32) {
                 self.begin(seen, beyond(top, psntp))
             } else if (number.wrapping_sub(top) as i32) > 0 {
                 self.advance(seen, number)
@@ -262,7 +277,7 @@ mod tests {
         for n in [1, 2, 4] {
             s.count(n, KeyAge::Current);
         }
-        s.count(30_000, KeyAge::New);
+        s.count(30_000, KeyAge::Fresh);
         s.count(5, KeyAge::Old);
         s.count(30_002, KeyAge::Current);
         assert_eq!(
@@ -275,6 +290,12 @@ mod tests {
         );
         s.count(30_005, KeyAge::New);
         assert_eq!(s.counts().lost, 4, "a short jump with a new key is loss");
+        s.count(31_006, KeyAge::New);
+        assert_eq!(
+            s.counts().lost,
+            1_004,
+            "and so is a longer one, if nothing tells of a restart"
+        );
     }
 
     #[test]

@@ -99,6 +99,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Whether the sender had received nothing on the flow yet: PSNLR and DeltaTLR are both 0 then, and it answers nothing.
+    #[must_use]
+    pub fn has_heard_nothing(&self) -> bool {
+        self.psnlr == 0 && self.dtlr == ScaledDelta::ZERO
+    }
+
     /// Reads the metrics of a clear or opened option. Every value is legal.
     #[must_use]
     pub const fn from_bytes(bytes: &[u8; METRICS_LEN]) -> Self {
