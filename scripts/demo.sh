@@ -232,6 +232,8 @@ testpmd() {
     until_true 20 "link of $name" says "$name" 'show port info 0' 'Link status: up'
 }
 
+gone() { ! kill -0 "$1"; }
+
 # says NAME COMMAND PATTERN: whether testpmd's output has the pattern, after the command.
 says() {
     echo "$2" >&"$CONSOLE"
@@ -268,7 +270,7 @@ memory_demo() {
         says host-a 'show port stats 1' 'TX-packets: 1000 ' && break
     done
     echo quit >&"$CONSOLE"
-    wait "$host_a"
+    until_true 10 "end of host A" gone "$host_a"
     note "host A sent $(count "$DIR/host-a.pcap") packets and got $(count "$DIR/back.pcap") back"
 
     step "What appliance A measured"

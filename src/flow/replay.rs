@@ -15,7 +15,7 @@ use super::sync::{AtomicU64, Ordering};
 
 const WORDS: usize = 4;
 
-/// The window. All zero is not empty: [`Window::reset`] first.
+/// The window. All zero is not empty: it has to be reset first.
 pub struct Window {
     words: [AtomicU64; WORDS],
 }
