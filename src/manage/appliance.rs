@@ -83,6 +83,12 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(RunError::Signals)?;
+    if !config.state.exists() {
+        tracing::warn!(
+            "{} is made anew: if this appliance ran before with these secrets, stop and give both ends a new salt",
+            config.state.display()
+        );
+    }
     let mut state = State::open(&config.state)?;
 
     let cores = cores(&config);
