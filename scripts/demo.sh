@@ -13,7 +13,6 @@ B=2001:db8:2::23
 # Unique, so that two demos, or a demo and a test, do not meet.
 NAME=pdmgate-$$
 HOST_A=$NAME-host-a GATE_A=$NAME-gate-a WIRE=$NAME-wire GATE_B=$NAME-gate-b HOST_B=$NAME-host-b
-umask 077 # configurations hold secrets
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/$NAME-demo-XXXXXX")
 TARGET=${CARGO_TARGET_DIR:-target}
 PDMGATE=$TARGET/release/pdmgate
@@ -69,7 +68,7 @@ secret() { od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'; }
 # configuration NAME INSIDE OUTSIDE CORE [METRICS-PORT]
 configuration() {
     mkdir -p "$DIR/$1"
-    cat >"$DIR/$1.yaml" <<EOF
+    (umask 077 && cat >"$DIR/$1.yaml") <<EOF
 ports:
   inside: { device: "$2" }
   outside: { device: "$3" }
@@ -260,7 +259,8 @@ memory_demo() {
 
     step "Starting host B, which sends each packet back, and host A, which replays the made-up ones"
     testpmd host-b "$CORE_B" --vdev="net_memif0,role=client,$memif,socket=$DIR/b.sock" -- --forward-mode=5tswap
-    echo start >&"$CONSOLE"
+    local host_b=$CONSOLE
+    echo start >&"$host_b"
     testpmd host-a 0 --vdev="net_memif0,role=client,$memif,socket=$DIR/a.sock" \
         --vdev="net_pcap0,rx_pcap=$DIR/host-a.pcap,tx_pcap=$DIR/back.pcap" -- --forward-mode=io
     local host_a=$PID
@@ -269,7 +269,9 @@ memory_demo() {
     for try in {1..40}; do
         says host-a 'show port stats 1' 'TX-packets: 1000 ' && break
     done
+    # Both hosts keep a core busy.
     echo quit >&"$CONSOLE"
+    echo quit >&"$host_b"
     until_true 10 "end of host A" gone "$host_a"
     note "host A sent $(count "$DIR/host-a.pcap") packets and got $(count "$DIR/back.pcap") back"
 
