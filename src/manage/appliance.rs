@@ -180,7 +180,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
                 tx: out_tx,
             };
             if let Some(worker) = Worker::new(&shared, index, seed, poll::now()) {
-                poll::poll(worker, &mut inside, &mut outside, idle, &stop);
+                poll::poll(worker, &mut inside, &mut outside, idle, &stop, tsc_hz);
             }
         });
         match launched {

@@ -13,9 +13,10 @@ const TRANSMIT_TRIES: usize = 16;
 /// Empty polls before a worker that may sleep does, and the longest that it sleeps: short of what a round trip is measured in.
 const POLLS_BEFORE_SLEEP: u32 = 256;
 const SLEEP: Duration = Duration::from_micros(50);
-/// Empty polls after which a worker that is to stop has drained its queues, and polls after which it stops although more comes.
+/// Empty polls after which a worker that is to stop has drained its queues, and the part of a second after which it stops although
+/// more comes, or the core is too busy for so many polls.
 const POLLS_TO_DRAIN: u32 = 1_000;
-const POLLS_TO_STOP: u32 = 20_000;
+const STOPS_WITHIN: u64 = 10;
 
 /// A worker's queues of one port.
 pub(super) struct Side {
@@ -23,17 +24,19 @@ pub(super) struct Side {
     pub tx: TxQueue,
 }
 
-/// Carries packets until `stop`, and then until nothing has come for a while.
+/// Carries packets until `stop`, and then until nothing has come for a while. `tsc_hz` are the cycles of a second.
 pub(super) fn poll(
     mut worker: Worker<'_>,
     inside: &mut Side,
     outside: &mut Side,
     idle: Idle,
     stop: &AtomicBool,
+    tsc_hz: u64,
 ) {
+    let longest_drain = tsc_hz / STOPS_WITHIN;
     let mut burst = Burst::new();
     let mut quiet = 0u32;
-    let mut stopping = 0u32;
+    let mut stopping = None;
     loop {
         let mut received = inside.rx.burst(&mut burst);
         if received > 0 {
@@ -53,8 +56,8 @@ pub(super) fn poll(
             quiet.saturating_add(1)
         };
         if stop.load(Ordering::Relaxed) {
-            stopping += 1;
-            if quiet > POLLS_TO_DRAIN || stopping > POLLS_TO_STOP {
+            let since = *stopping.get_or_insert_with(now);
+            if quiet > POLLS_TO_DRAIN || now().saturating_sub(since) > longest_drain {
                 return;
             }
         }
@@ -62,7 +65,7 @@ pub(super) fn poll(
             continue;
         }
         worker.quiesce();
-        if stopping > 0 {
+        if stopping.is_some() {
             continue;
         }
         rest(&mut worker, idle, quiet);
