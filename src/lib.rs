@@ -8,6 +8,7 @@ pub mod decode;
 pub mod dpdk;
 pub mod flow;
 pub mod manage;
+pub mod registration;
 pub mod snapshot;
 pub mod telemetry;
 pub mod wire;

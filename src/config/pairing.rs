@@ -64,6 +64,8 @@ words! {
         TrustedServers = "trusted-servers",
         /// A client shares a secret with each server entry alone.
         AsymmetricPoll = "asymmetric-poll",
+        /// A client shares a secret with each server entry alone, by identity-based cryptography. Of registered pairings only.
+        Ibc = "ibc",
         /// No secret and no option: the lists alone, as access control.
         NoProtection = "no-protection",
     }

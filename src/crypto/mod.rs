@@ -12,6 +12,7 @@ pub mod suite;
 pub use schedule::{EntryId, PrefixTooLong, SessionInfo, SessionKey};
 pub use seal::{Kernel, OpenJob, SealJob};
 pub use secret::{
-    PairClientSecret, PairDeviceKey, PairMasterSecret, PairServerSecret, PairingPrk, SharedSecret,
+    IbcClientKey, IbcServerKey, PairClientSecret, PairDeviceKey, PairMasterSecret,
+    PairServerSecret, PairingPrk, SharedSecret,
 };
 pub use suite::{Aead, Kem, Suite, UnknownAead, UnknownKem};

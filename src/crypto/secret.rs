@@ -1,4 +1,4 @@
-//! The secrets of protocol section 3, one type each, so that none is taken for another.
+//! The secrets of protocol sections 3 and 6, one type each, so that none is taken for another.
 //!
 //! Every type zeroes its memory when it is dropped, prints nothing but its name, compares in constant time, and cannot be
 //! cloned.
@@ -9,18 +9,27 @@ use zeroize::ZeroizeOnDrop;
 
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident) => {
+        secret!($(#[$doc])* $name: 32);
+    };
+    ($(#[$doc:meta])* $name:ident: $len:literal) => {
         $(#[$doc])*
         #[derive(ZeroizeOnDrop)]
-        pub struct $name([u8; 32]);
+        pub struct $name([u8; $len]);
 
         impl $name {
             /// Takes the secret over; the caller clears its own copy.
             #[must_use]
-            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+            pub const fn from_bytes(bytes: [u8; $len]) -> Self {
                 Self(bytes)
             }
 
-            pub(super) const fn bytes(&self) -> &[u8; 32] {
+            pub(super) const fn bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+
+            /// The secret itself, for the message or the store that it goes into. Whoever copies it clears the copy.
+            #[must_use]
+            pub const fn expose(&self) -> &[u8; $len] {
                 &self.0
             }
         }
@@ -64,6 +73,15 @@ secret!(
 secret!(
     /// What both ends of a flow hold: the root of its SessionTemporaryKeys.
     SharedSecret
+);
+
+secret!(
+    /// IBC: the key of one Secondary Client, a compressed point of G1.
+    IbcClientKey: 48
+);
+secret!(
+    /// IBC: the key of one Secondary Server, a compressed point of G2.
+    IbcServerKey: 96
 );
 
 /// TrustedServers: the client's secret is the shared one.

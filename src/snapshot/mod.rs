@@ -19,6 +19,7 @@
 //! Secrets are zeroed when the last snapshot that holds them is dropped.
 
 mod build;
+pub mod grant;
 mod heard;
 mod master;
 mod policy;
@@ -37,6 +38,7 @@ use crate::{
     wire::FiveTuple,
 };
 pub use build::{BuildError, Inputs};
+pub use grant::Grant;
 use master::Master;
 pub use policy::{Policy, Throttle};
 use ranges::Ranges;

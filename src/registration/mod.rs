@@ -1,0 +1,1 @@
+//! Registration: Primaries agree on secrets, and hand Secondaries what their mode gives them (protocol sections 4 to 6).
