@@ -23,6 +23,7 @@ macro_rules! secret {
                 Self(bytes)
             }
 
+            #[allow(dead_code, reason = "the keys of identities leave this room as bytes only")]
             pub(super) const fn bytes(&self) -> &[u8; $len] {
                 &self.0
             }

@@ -110,7 +110,8 @@ impl Secrets {
                     .map(|client| prk.poll_client_secret(suite, client));
                 Some(Self::AsymmetricPoll(secrets.collect()))
             }
-            Mode::NoProtection => None,
+            // Secrets of identity-based cryptography come by registration only.
+            Mode::Ibc | Mode::NoProtection => None,
         }
     }
 }
