@@ -1,1 +1,6 @@
 //! Registration: Primaries agree on secrets, and hand Secondaries what their mode gives them (protocol sections 4 to 6).
+
+pub mod frame;
+pub mod message;
+pub mod name;
+pub mod tls;
