@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::decode::capture::CaptureError;
-use crate::manage::RunError;
+use crate::manage::{PrimaryRunError, RunError};
 use crate::snapshot::BuildError;
 use crate::telemetry::client::ClientError;
 
@@ -27,6 +27,9 @@ pub enum Failure {
     /// The appliance does not run.
     #[error(transparent)]
     Run(RunError),
+    /// The Primary does not run.
+    #[error(transparent)]
+    Primary(PrimaryRunError),
     /// The secrets cannot be made ready.
     #[error(transparent)]
     Secrets(#[from] BuildError),
@@ -51,6 +54,15 @@ impl From<RunError> for Failure {
         match error {
             RunError::Config(error) => Self::Config(error),
             other => Self::Run(other),
+        }
+    }
+}
+
+impl From<PrimaryRunError> for Failure {
+    fn from(error: PrimaryRunError) -> Self {
+        match error {
+            PrimaryRunError::Config(error) => Self::Config(error),
+            other => Self::Primary(other),
         }
     }
 }

@@ -9,7 +9,9 @@ mod decode;
 mod failure;
 mod flows;
 mod log;
+mod operate;
 mod output;
+mod primary;
 pub mod run;
 mod stats;
 mod watch;
@@ -64,6 +66,11 @@ enum Command {
     Decode(decode::Args),
     Flows(flows::Args),
     Stats(stats::Args),
+    Primary(primary::Args),
+    Registrations(operate::RegistrationsArgs),
+    Renew(operate::RenewArgs),
+    Revoke(operate::RevokeArgs),
+    Lists(operate::ListsArgs),
 }
 
 /// Reads the command line and does what it says.
@@ -77,6 +84,11 @@ pub fn main() -> ExitCode {
         Command::Decode(args) => decode::decode(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),
+        Command::Primary(args) => primary::primary(args),
+        Command::Registrations(args) => operate::registrations(args),
+        Command::Renew(args) => operate::renew(args),
+        Command::Revoke(args) => operate::revoke(args),
+        Command::Lists(args) => operate::lists(args),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

@@ -11,6 +11,8 @@ mod appliance;
 mod core;
 mod links;
 mod poll;
+mod primary;
 mod source;
 
 pub use appliance::{RunError, run};
+pub use primary::{PrimaryRunError, run_primary};

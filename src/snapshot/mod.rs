@@ -37,7 +37,7 @@ use crate::{
     flow::Epoch,
     wire::FiveTuple,
 };
-pub use build::{BuildError, Inputs};
+pub use build::{BuildError, Inputs, suite_of};
 pub use grant::Grant;
 use master::Master;
 pub use policy::{Policy, Throttle};

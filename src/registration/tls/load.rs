@@ -29,18 +29,7 @@ use super::peer::{About, time};
 /// Files of more bytes are something else.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Where an identity is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate, and behind it those that lead to its authority.
-    pub certificate: PathBuf,
-    /// Its private key (PKCS #8, SEC 1 or PKCS #1, not encrypted), which others than its owner and group must not be able to touch.
-    pub key: PathBuf,
-    /// The authorities that peers' certificates must come from.
-    pub authorities: PathBuf,
-    /// Revocation lists. A certificate on one is refused; an authority without a list has revoked nothing; an old list still counts.
-    pub revocations: Option<PathBuf>,
-}
+pub use crate::config::TlsFiles;
 
 /// Why an identity cannot be used. Every one names the file, save [`Provider`](Self::Provider).
 #[derive(Debug, Error)]
