@@ -43,7 +43,9 @@ impl Asked {
 
     /// Has something done, and prints what was.
     fn order(&self, path: &str, query: &[(&str, Option<&str>)]) -> Result<(), Failure> {
-        let given = query.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+        let given = query
+            .iter()
+            .filter_map(|(key, value)| Some((key, (*value)?)));
         let query: Vec<String> = given
             .map(|(key, value)| format!("{key}={}", escape(value)))
             .collect();
@@ -190,8 +192,9 @@ pub fn lists(args: &ListsArgs) -> Result<(), Failure> {
     match &args.change {
         None => {
             let registrations = args.asked.registrations()?;
-            args.asked
-                .print(&registrations.pairings, || lists_text(&registrations.pairings))
+            args.asked.print(&registrations.pairings, || {
+                lists_text(&registrations.pairings)
+            })
         }
         Some(Change::Add {
             pairing,
@@ -251,7 +254,9 @@ fn registrations_text(registrations: &Registrations, now: u64) -> String {
     }
     if !registrations.closed.is_empty() {
         let counts = registrations.closed.iter();
-        let counts: Vec<String> = counts.map(|(why, count)| format!("{why} {count}")).collect();
+        let counts: Vec<String> = counts
+            .map(|(why, count)| format!("{why} {count}"))
+            .collect();
         text.push_str(&format!("\nconnections closed: {}\n", counts.join(", ")));
     }
     text
@@ -333,7 +338,10 @@ fn lists_text(pairings: &[PairingStatus]) -> String {
             _ => ("server", "client"),
         };
         let joined = |generations: &mut dyn Iterator<Item = u32>| {
-            generations.map(|g| g.to_string()).collect::<Vec<_>>().join(" ")
+            generations
+                .map(|g| g.to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         for entry in &pairing.own {
             lists.row(vec![

@@ -140,7 +140,9 @@ impl Agent {
             let why = match end {
                 End::CoreGone => return,
                 End::Refused(Reason::Revoked) => {
-                    tracing::error!("the Primary revoked this Secondary: nothing is marked any more");
+                    tracing::error!(
+                        "the Primary revoked this Secondary: nothing is marked any more"
+                    );
                     self.hand_on(Vec::new());
                     sleep(REVOKED).await;
                     continue;
@@ -278,7 +280,10 @@ impl Agent {
     fn publish(&mut self) -> u64 {
         self.serial += 1;
         let grants = self.grants.iter();
-        let grants = grants.map(|grant| self.with_keys(grant).map_or_else(|| Arc::clone(grant), Arc::new));
+        let grants = grants.map(|grant| {
+            self.with_keys(grant)
+                .map_or_else(|| Arc::clone(grant), Arc::new)
+        });
         self.link.publish(self.serial, grants.collect());
         self.serial
     }
@@ -289,17 +294,21 @@ impl Agent {
             .keys()
             .find(|(pairing, ..)| *pairing == grant.pairing)?;
         let masters = grant.masters.iter().map(|master| {
-            let material = master.material.iter().zip(&grant.own).map(|(material, own)| {
-                let Material::PairKeys(given) = material else {
-                    return None;
-                };
-                let given = given.iter().map(|(peer, key)| (*peer, copy(key)));
-                let polled = self.keys.iter().filter(|((pairing, id, entry, _), _)| {
-                    *pairing == grant.pairing && *id == master.id && *entry == own.prefix
+            let material = master
+                .material
+                .iter()
+                .zip(&grant.own)
+                .map(|(material, own)| {
+                    let Material::PairKeys(given) = material else {
+                        return None;
+                    };
+                    let given = given.iter().map(|(peer, key)| (*peer, copy(key)));
+                    let polled = self.keys.iter().filter(|((pairing, id, entry, _), _)| {
+                        *pairing == grant.pairing && *id == master.id && *entry == own.prefix
+                    });
+                    let polled = polled.map(|((.., peer), key)| (*peer, copy(key)));
+                    Some(Material::PairKeys(given.chain(polled).collect()))
                 });
-                let polled = polled.map(|((.., peer), key)| (*peer, copy(key)));
-                Some(Material::PairKeys(given.chain(polled).collect()))
-            });
             Some(GrantedMaster {
                 id: master.id,
                 sealing: master.sealing,

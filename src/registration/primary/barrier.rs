@@ -40,7 +40,11 @@ impl Barrier {
         self.changes.subscribe()
     }
 
-    fn with<T>(&self, pairing: usize, edit: impl FnOnce(&mut HashMap<u64, Holder>) -> T) -> Option<T> {
+    fn with<T>(
+        &self,
+        pairing: usize,
+        edit: impl FnOnce(&mut HashMap<u64, Holder>) -> T,
+    ) -> Option<T> {
         let holders = self.pairings.get(pairing)?;
         Some(edit(
             &mut holders.lock().unwrap_or_else(PoisonError::into_inner),

@@ -103,11 +103,11 @@ pub mod prefixes {
 pub mod by_prefix {
     use super::*;
 
-    pub fn serialize<S: Serializer>(
-        map: &BTreeMap<Prefix, u32>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_map(map.iter().map(|(prefix, value)| (prefix.to_string(), value)))
+    pub fn serialize<S: Serializer>(map: &BTreeMap<Prefix, u32>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(
+            map.iter()
+                .map(|(prefix, value)| (prefix.to_string(), value)),
+        )
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(

@@ -87,7 +87,10 @@ impl Counters {
         if count.since.elapsed() > PERIOD {
             if count.lines > LINES {
                 let silent = count.lines - LINES;
-                tracing::warn!(reason = reason.name(), "{silent} more connections were closed");
+                tracing::warn!(
+                    reason = reason.name(),
+                    "{silent} more connections were closed"
+                );
             }
             (count.since, count.lines) = (Instant::now(), 0);
         }

@@ -56,9 +56,9 @@ use super::{
 use crate::{config, snapshot::Role};
 use barrier::Barrier;
 use counters::Counters;
+pub(super) use listen::until;
 use mirror::Mirror;
 use pairing::Pairing;
-pub(super) use listen::until;
 use record::{FORMAT, PairingRecord};
 
 /// How a record's key in the store begins.
@@ -74,7 +74,9 @@ pub enum PrimaryError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A record in the store cannot be read.
-    #[error("the store's record `{key}` cannot be read ({why}): it is of another version of pdmgate, or damaged")]
+    #[error(
+        "the store's record `{key}` cannot be read ({why}): it is of another version of pdmgate, or damaged"
+    )]
     Record {
         /// Its key.
         key: String,

@@ -6,11 +6,7 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{
-    now,
-    pairing::Pairing,
-    record::MasterRecord,
-};
+use super::{now, pairing::Pairing, record::MasterRecord};
 use crate::{
     config::{Mode, Protection},
     crypto::{
@@ -153,8 +149,7 @@ pub(super) fn encapsulate(
     entries: Vec<Listed>,
 ) -> Result<(MasterRecord, Message), NegotiationError> {
     let chosen = suite(&response.suite).filter(|suite| pairing.suites.contains(suite));
-    let suite =
-        chosen.ok_or_else(|| no_common_suite(pairing, std::iter::once(response.suite)))?;
+    let suite = chosen.ok_or_else(|| no_common_suite(pairing, std::iter::once(response.suite)))?;
     let info = hpke::info(&asked.request, bytes);
     let (enc, pms) = hpke::encapsulate(&suite, &response.pk, &info, pairing.psk.as_ref())?;
     let salt = random()?;

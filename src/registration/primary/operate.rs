@@ -69,7 +69,10 @@ type Refusal = (StatusCode, String);
 type Answer = Result<Json<Done>, Refusal>;
 
 fn unknown(what: &str, name: &str) -> Refusal {
-    (StatusCode::NOT_FOUND, format!("there is no {what} `{name}`"))
+    (
+        StatusCode::NOT_FOUND,
+        format!("there is no {what} `{name}`"),
+    )
 }
 
 fn wrong(why: impl std::fmt::Display) -> Refusal {
@@ -129,7 +132,9 @@ async fn renew(State(primary): State<Arc<Primary>>, Query(query): Query<Renew>) 
         }
     }
     if renewed.is_empty() {
-        return Err(wrong("nothing was agreed on yet, so nothing can be renewed"));
+        return Err(wrong(
+            "nothing was agreed on yet, so nothing can be renewed",
+        ));
     }
     done(format!("a new secret is wanted for {}", renewed.join(", ")))
 }
@@ -157,7 +162,11 @@ async fn revoke(State(primary): State<Arc<Primary>>, Query(query): Query<Revoke>
             .await?;
             done(format!(
                 "the pairing {name} {}",
-                if query.undo { "may be agreed on again" } else { "is revoked" }
+                if query.undo {
+                    "may be agreed on again"
+                } else {
+                    "is revoked"
+                }
             ))
         }
         _ => Err(wrong("expected one of `secondary` and `pairing`")),
@@ -165,10 +174,16 @@ async fn revoke(State(primary): State<Arc<Primary>>, Query(query): Query<Revoke>
 }
 
 async fn revoke_secondary(primary: &Primary, name: &str, undo: bool) -> Answer {
-    let records = primary.pairings.iter().map(|pairing| primary.record(pairing));
+    let records = primary
+        .pairings
+        .iter()
+        .map(|pairing| primary.record(pairing));
     let known = records.into_iter().any(|record| {
         record.revoked_secondaries.contains(name)
-            || record.added.iter().any(|a| a.secondary.as_deref() == Some(name))
+            || record
+                .added
+                .iter()
+                .any(|a| a.secondary.as_deref() == Some(name))
     });
     if !known && !primary.secondaries.contains_key(name) {
         return Err(unknown("Secondary", name));
@@ -188,7 +203,9 @@ async fn revoke_secondary(primary: &Primary, name: &str, undo: bool) -> Answer {
     done(if undo {
         format!("the Secondary {name} may register again")
     } else {
-        format!("the Secondary {name} is revoked; secrets that it knew are replaced in {renewed} pairings")
+        format!(
+            "the Secondary {name} is revoked; secrets that it knew are replaced in {renewed} pairings"
+        )
     })
 }
 
@@ -202,8 +219,11 @@ struct Change {
 }
 
 fn prefix(text: &str) -> Result<Prefix, Refusal> {
-    text.parse()
-        .map_err(|_| wrong(format!("expected an IPv6 prefix such as 2001:db8::/64, found `{text}`")))
+    text.parse().map_err(|_| {
+        wrong(format!(
+            "expected an IPv6 prefix such as 2001:db8::/64, found `{text}`"
+        ))
+    })
 }
 
 async fn add(State(primary): State<Arc<Primary>>, Query(change): Query<Change>) -> Answer {
@@ -250,5 +270,8 @@ async fn remove(State(primary): State<Arc<Primary>>, Query(change): Query<Change
     if !there.await? {
         return Err(unknown("entry", &change.prefix));
     }
-    done(format!("{prefix} is no longer in our list of {}", pairing.name))
+    done(format!(
+        "{prefix} is no longer in our list of {}",
+        pairing.name
+    ))
 }

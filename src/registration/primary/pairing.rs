@@ -60,7 +60,11 @@ impl Pairing {
             connect: config.addresses().iter().map(ToString::to_string).collect(),
             mode: config.mode(),
             protection: config.protection(),
-            suites: config.suites.iter().map(|suite| suite_of(**suite)).collect(),
+            suites: config
+                .suites
+                .iter()
+                .map(|suite| suite_of(**suite))
+                .collect(),
             psk: config.psk.as_ref().and_then(|psk| {
                 // The configuration has checked both.
                 let key = Zeroizing::new(psk.key.bytes().to_vec());
@@ -117,10 +121,16 @@ pub(super) fn store(config: &config::Primary) -> StoreConfig {
             });
             let user = etcd.user.as_deref().map(|name| EtcdUser {
                 name: name.clone(),
-                password: Zeroizing::new(String::from_utf8_lossy(etcd.password.bytes()).into_owned()),
+                password: Zeroizing::new(
+                    String::from_utf8_lossy(etcd.password.bytes()).into_owned(),
+                ),
             });
             StoreConfig::Etcd(EtcdConfig {
-                endpoints: etcd.endpoints.iter().map(|e| e.as_str().to_owned()).collect(),
+                endpoints: etcd
+                    .endpoints
+                    .iter()
+                    .map(|e| e.as_str().to_owned())
+                    .collect(),
                 prefix: etcd.prefix.as_str().to_owned(),
                 tls,
                 user,

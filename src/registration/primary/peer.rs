@@ -77,11 +77,12 @@ impl From<FrameError> for End {
         let text = error.to_string();
         match error {
             FrameError::Decode(_) => Self::Closed(Closed::Malformed, text),
-            FrameError::Length { .. } | FrameError::Late { .. } => Self::Closed(Closed::Frame, text),
-            FrameError::Closed
-            | FrameError::Truncated
-            | FrameError::Io(_)
-            | FrameError::Broken => Self::Gone(text),
+            FrameError::Length { .. } | FrameError::Late { .. } => {
+                Self::Closed(Closed::Frame, text)
+            }
+            FrameError::Closed | FrameError::Truncated | FrameError::Io(_) | FrameError::Broken => {
+                Self::Gone(text)
+            }
         }
     }
 }
@@ -143,7 +144,9 @@ async fn attempt(
         return Ok(());
     };
     let opened = timeout(CONNECT, async {
-        let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| e.to_string())?;
         let _ = stream.set_nodelay(true);
         let stream = primary.identity.connect(stream, &pairing.peer).await;
         stream.map_err(|error| error.to_string())
@@ -428,7 +431,11 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
     }
 
     async fn on_setup_request(&mut self, request: &SetupRequest, bytes: &[u8]) -> Result<(), End> {
-        while self.begun.pop_front_if(|begun| begun.elapsed() > ANSWER).is_some() {}
+        while self
+            .begun
+            .pop_front_if(|begun| begun.elapsed() > ANSWER)
+            .is_some()
+        {}
         if self.begun.len() >= NEGOTIATIONS {
             let why = "it negotiates without end".to_owned();
             return Err(End::Refused(Reason::Busy, Closed::TooMany, why));
@@ -465,7 +472,8 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         let master = match negotiate::decapsulate(self.pairing, &offered, &request) {
             Ok(master) => master,
             Err(NegotiationError::NotConfirmed) => {
-                self.send(&respond(Status::NotConfirmed, Vec::new())).await?;
+                self.send(&respond(Status::NotConfirmed, Vec::new()))
+                    .await?;
                 let why = NegotiationError::NotConfirmed.to_string();
                 return Err(End::Closed(Closed::NotConfirmed, why));
             }

@@ -238,9 +238,9 @@ impl PairingRecord {
         self.own = wanted
             .into_iter()
             .map(|entry| {
-                let at = before.iter().position(|own| {
-                    own.prefix == entry.prefix && own.group == entry.group
-                });
+                let at = before
+                    .iter()
+                    .position(|own| own.prefix == entry.prefix && own.group == entry.group);
                 at.map_or_else(
                     || OwnRecord {
                         prefix: entry.prefix,

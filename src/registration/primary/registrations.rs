@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Primary, unix,
+    Primary,
     codec::{mode_text, protection_text},
     pairing::Pairing,
     record::{Given, PairingRecord},
+    unix,
 };
 use crate::{
     crypto::{Aead, Kem, Suite},
@@ -123,7 +124,9 @@ impl Registrations {
             replica: primary.store.replica().to_owned(),
             leads: *primary.store.leads().borrow(),
             certificate_expires: unix(primary.identity.expires()),
-            closed: closed.map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            closed: closed
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
             pairings: primary
                 .pairings
                 .iter()
@@ -178,7 +181,9 @@ impl SecondaryStatus {
     fn of(given: &Given) -> Self {
         let state = match given {
             Given { away: Some(_), .. } => "away",
-            Given { retire: Some(_), .. } => "replaced",
+            Given {
+                retire: Some(_), ..
+            } => "replaced",
             Given { sending: true, .. } => "sending",
             _ => "waiting",
         };

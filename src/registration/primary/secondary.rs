@@ -23,9 +23,7 @@ use crate::{
     config::Prefix,
     registration::{
         frame::{Reader, Received, Writer},
-        message::{
-            Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION,
-        },
+        message::{Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION},
     },
 };
 
@@ -232,8 +230,10 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         for (at, version) in &now_given {
             self.primary.barrier.sent(*at, self.connection, *version);
         }
-        self.versions
-            .insert(self.sent, now_given.iter().map(|(at, v)| (*at, *v)).collect());
+        self.versions.insert(
+            self.sent,
+            now_given.iter().map(|(at, v)| (*at, *v)).collect(),
+        );
         self.given = now_given;
         let share = Share {
             serial: self.sent,
@@ -267,10 +267,8 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             }
             Message::Poll(poll) => self.on_poll(&poll).await,
             Message::Ping(Ping { number }) => {
-                {
-            self.writer.send(&Message::Pong(Pong { number })).await?;
-            Ok(())
-        }
+                self.writer.send(&Message::Pong(Pong { number })).await?;
+                Ok(())
             }
             Message::Pong(_) => Ok(()),
             other => {
@@ -348,7 +346,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             }
             let via = self.primary.store.replica();
             let left = self.primary.update(pairing, |record| {
-                record.away(now(), |given| given.instance == self.instance && given.via == via);
+                record.away(now(), |given| {
+                    given.instance == self.instance && given.via == via
+                });
             });
             if let Err(error) = left.await {
                 tracing::warn!("the store does not take that a Secondary left: {error}");

@@ -26,9 +26,15 @@ pub(super) async fn keep(primary: Arc<Primary>, at: usize) {
         }
         let mine = primary.barrier.held(at);
         if told != Some(mine) {
-            match primary.store.put_mine(&name, mine.to_string().as_bytes()).await {
+            match primary
+                .store
+                .put_mine(&name, mine.to_string().as_bytes())
+                .await
+            {
                 Ok(()) => told = Some(mine),
-                Err(error) => tracing::warn!("the store does not take what Secondaries hold: {error}"),
+                Err(error) => {
+                    tracing::warn!("the store does not take what Secondaries hold: {error}")
+                }
             }
         }
         let replicas = match primary.store.replicas(&name).await {
