@@ -235,7 +235,9 @@ impl Disk {
         value: Option<&[u8]>,
     ) -> Result<Option<u64>, redb::Error> {
         // The only writer from here to the commit.
-        let writing = self.database.begin_write()?;
+        let mut writing = self.database.begin_write()?;
+        // So that a damaged commit is never taken for one that a crash cut short, and silently replaced by the one before.
+        writing.set_two_phase_commit(true);
         let revision = {
             let mut documents = writing.open_table(DOCUMENTS)?;
             let found = documents.get(key)?.map(|found| found.value().0);
@@ -318,7 +320,8 @@ fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
         let database = Builder::new()
             .set_cache_size(CACHE)
             .create_with_backend(FileBackend::new(file)?)?;
-        let writing = database.begin_write()?;
+        let mut writing = database.begin_write()?;
+        writing.set_two_phase_commit(true);
         writing.open_table(DOCUMENTS)?;
         writing
             .open_table(NUMBERS)?

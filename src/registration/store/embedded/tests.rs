@@ -176,7 +176,7 @@ async fn only_the_owner_may_read_the_file() {
 async fn what_a_crash_left_beside_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let mut left = fs::File::options();
+    let mut left = File::options();
     left.write(true).create(true).mode(0o666);
     let mut left = left.open(folder.path().join("store.new")).unwrap();
     left.write_all(b"half of a store").unwrap();
@@ -265,30 +265,41 @@ async fn a_damaged_file_stops_the_start() {
 async fn a_damaged_byte_is_noticed_or_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    filled(&path).await;
-    let whole = fs::read(&path).unwrap();
-    // Those in use; the rest of the file is free pages.
-    let used: Vec<_> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
-    let mut noticed = 0;
-    for round in 0..200 {
-        let at = match round {
-            // The head.
-            0..64 => round,
-            _ => used[round * 7919 % used.len()],
-        };
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1 << (round % 8);
-        fs::write(&path, &bytes).unwrap();
-        match open(&path).await {
-            Err(StoreError::Corrupt { .. }) => noticed += 1,
-            Err(other) => panic!("byte {at}: {other}"),
-            Ok(store) => {
-                let found = store.get("pairings/campus").await.unwrap();
-                assert_eq!(found.unwrap().value.as_slice(), [7; 5000], "byte {at}");
+    let store = open(&path).await.unwrap();
+    let mut revision = None;
+    for number in 1..=5 {
+        let value = document(number);
+        revision = store.put_if("a", revision, &value).await.unwrap();
+    }
+    // As a crash would leave it, and as its end leaves it.
+    let crashed = fs::read(&path).unwrap();
+    drop(store);
+    let ended = fs::read(&path).unwrap();
+    for whole in [crashed, ended] {
+        // The rest of the file was never used.
+        let used: Vec<_> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+        let mut noticed = 0;
+        for round in 0..160 {
+            let at = match round {
+                // The head: its 320 bytes say which commit counts.
+                0..107 => round * 3,
+                _ => used[round * 7919 % used.len()],
+            };
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (round % 8);
+            fs::write(&path, &bytes).unwrap();
+            match open(&path).await {
+                Err(StoreError::Corrupt { .. }) => noticed += 1,
+                Err(other) => panic!("byte {at}: {other}"),
+                Ok(store) => {
+                    let found = store.get("a").await.unwrap().unwrap();
+                    assert_eq!(*found.value, document(5), "byte {at}");
+                    assert_eq!(Some(found.revision), revision, "byte {at}");
+                }
             }
         }
+        assert!(noticed > 40, "{noticed}");
     }
-    assert!(noticed > 100, "{noticed}");
 }
 
 #[tokio::test]

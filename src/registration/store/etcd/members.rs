@@ -273,3 +273,6 @@ fn describe(error: &Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
