@@ -51,7 +51,7 @@ fn every_sample_loads_and_is_known_to_have_no_real_secret() {
             tsc_hz: 2_600_000_000,
             new_era: false,
         };
-        let snapshot = Snapshot::build(&config, &mut State::in_memory(), inputs);
+        let snapshot = Snapshot::build(&config, &[], &mut State::in_memory(), inputs);
         let snapshot = snapshot.expect("a snapshot");
         assert_eq!(snapshot.pairings.len(), config.pairings.len(), "{name}");
     }

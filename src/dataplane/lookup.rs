@@ -5,7 +5,7 @@ use super::classify::{Candidate, Candidates};
 use super::worker::Turn;
 use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
-use crate::snapshot::{Pairing, Route};
+use crate::snapshot::{Mode, Pairing, Route};
 use crate::telemetry::Counter;
 use crate::wire::{self, PacketBuf};
 use arrayvec::ArrayVec;
@@ -45,7 +45,20 @@ pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Flows<'p>
 
 impl<'p> Turn<'p> {
     /// The pair of a candidate: as the flow remembers it from this same view, else by the lists.
-    pub(super) fn pair(&self, c: &Candidate, entry: Option<&Entry>) -> Option<Pair<'p>> {
+    pub(super) fn pair(&self, c: &Candidate, entry: Option<&Entry>) -> Result<Pair<'p>, Counter> {
+        let pair = self.find_pair(c, entry).ok_or(Counter::PassedNoMatch)?;
+        if pair.pairing.mode == Mode::NoProtection {
+            return Err(Counter::PassedNoProtection);
+        }
+        // What a flow remembers was served.
+        let served = |route| self.view.snapshot.serves(route);
+        if !pair.route.as_ref().is_none_or(served) {
+            return Err(Counter::PassedNotServed);
+        }
+        Ok(pair)
+    }
+
+    fn find_pair(&self, c: &Candidate, entry: Option<&Entry>) -> Option<Pair<'p>> {
         let snapshot = &self.view.snapshot;
         let known = entry.and_then(|e| e.route(snapshot.serial));
         let (remote, route) = match known {

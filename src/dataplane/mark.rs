@@ -10,9 +10,9 @@ use super::lookup::{Flows, Pair};
 use super::pointers::is_link_local;
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
-use crate::flow::Entry;
 use crate::flow::outgoing::{Need, OutKey};
-use crate::snapshot::{Mode, OverMtu, Protection};
+use crate::flow::{Entry, Epoch};
+use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
 use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
 use crate::wire::{self, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, pdmv2};
 use arrayvec::ArrayVec;
@@ -68,10 +68,7 @@ fn decide<'p, B: PacketBuf>(
     c: &Candidate,
     entry: Option<&'p Entry>,
 ) -> Result<Option<Mark<'p>>, Counter> {
-    let pair = turn.pair(c, entry).ok_or(Counter::PassedNoMatch)?;
-    if pair.pairing.mode == Mode::NoProtection {
-        return Err(Counter::PassedNoProtection);
-    }
+    let pair = turn.pair(c, entry)?;
     let policy = &turn.view.snapshot.policy;
     let option_size = match pair.pairing.protection {
         Protection::Sealed => pdmv2::SEALED_SIZE,
@@ -83,6 +80,8 @@ fn decide<'p, B: PacketBuf>(
     if c.packet.l3_len() + u32::from(plan.growth) > u32::from(policy.mtu) {
         return too_big(turn, tools, buf, fates, c, plan.growth);
     }
+    // Before there is a flow: packets of a pair that is not ready make none.
+    let fresh = fresh(turn, tools, c, &pair)?;
     let random = tools.random.next();
     let entry = turn.flow(c, entry, random as u16)?;
     let (prseq, psntp, seal) = match pair.pairing.protection {
@@ -92,7 +91,7 @@ fn decide<'p, B: PacketBuf>(
             (prseq, psntp, None)
         }
         Protection::Sealed => {
-            let (prseq, psntp, key) = number(turn, tools, c, &pair, entry)?;
+            let (prseq, psntp, key) = number(turn, tools, c, &pair, fresh, entry)?;
             (prseq, psntp, Some((pair.pairing.suite.aead, key)))
         }
     };
@@ -108,26 +107,49 @@ fn decide<'p, B: PacketBuf>(
     }))
 }
 
+/// The epoch that a flow has to send in, unless it has settled in it under this view already.
+fn fresh(
+    turn: &Turn<'_>,
+    tools: &mut Tools,
+    c: &Candidate,
+    pair: &Pair<'_>,
+) -> Result<Option<(Route, Epoch)>, Counter> {
+    if pair.settled {
+        return Ok(None);
+    }
+    let snapshot = &turn.view.snapshot;
+    let route = turn.route(c, pair).ok_or(Counter::PassedNoMatch)?;
+    match pair.pairing.protection {
+        Protection::Clear if snapshot.marks_in_clear(&route) => Ok(None),
+        Protection::Clear => Err(Counter::PassedKeyAwaited),
+        Protection::Sealed => match snapshot.sealing(&route) {
+            Ok(epoch) => Ok(Some((route, epoch))),
+            Err(NotSealing::NotYet) => Err(Counter::PassedKeyAwaited),
+            Err(NotSealing::Awaited(awaited)) => {
+                turn.await_key(tools, awaited);
+                Err(Counter::PassedKeyAwaited)
+            }
+        },
+    }
+}
+
 /// The packet's number under the flow's key, which is changed first where that is due.
 fn number<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     c: &Candidate,
     pair: &Pair<'_>,
+    fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
 ) -> Result<(Prseq, u16, &'p OutKey), Counter> {
     let snapshot = &turn.view.snapshot;
     let policy = &snapshot.policy;
-    let running = entry.outgoing.key(turn.pin);
-    let (epoch, secret, route) = match running {
-        Some(key) if pair.settled => (key.epoch, entry.outgoing.secret(), None),
-        _ => {
-            let route = turn.route(c, pair).ok_or(Counter::PassedNoMatch)?;
-            (
-                snapshot.send_epoch(&route),
-                snapshot.secret_id(&route),
-                Some(route),
-            )
+    let (epoch, secret, route) = match fresh {
+        Some((route, epoch)) => (epoch, snapshot.secret_id(&route), Some(route)),
+        None => {
+            let running = entry.outgoing.key(turn.pin);
+            let key = running.ok_or(Counter::PassedKeyNotReady)?;
+            (key.epoch, entry.outgoing.secret(), None)
         }
     };
     let floor_hash = turn.shared.table.hasher().extend(
@@ -141,7 +163,7 @@ fn number<'p>(
         .shared
         .table
         .floors
-        .cells(snapshot.era, floor_hash)
+        .cells(pair.pairing.era, floor_hash)
         .ok_or(Counter::PassedKeyNotReady)?;
     let need = Need {
         epoch,

@@ -14,7 +14,7 @@ use crate::crypto::{Aead, OpenJob};
 use crate::flow::Entry;
 use crate::flow::incoming::{Held, Refused};
 use crate::flow::replay::Replay;
-use crate::snapshot::{Mode, Protection};
+use crate::snapshot::Protection;
 use crate::telemetry::{Counter, PairingCounter};
 use crate::wire::{self, Metrics, OptionKind, PacketBuf, Pdm, PdmOption, pdmv2};
 use arrayvec::ArrayVec;
@@ -79,10 +79,7 @@ fn wanted<'p, B: PacketBuf>(
     c: &Candidate,
     entry: Option<&Entry>,
 ) -> Result<(PdmOption, Pair<'p>), Counter> {
-    let pair = turn.pair(c, entry).ok_or(Counter::PassedNoMatch)?;
-    if pair.pairing.mode == Mode::NoProtection {
-        return Err(Counter::PassedNoProtection);
-    }
+    let pair = turn.pair(c, entry)?;
     turn.clamp_mss(buf, c, &pair);
     let option = c.packet.option.ok_or(Counter::PassedNotMarked)?;
     match (option.kind, pair.pairing.protection) {
@@ -198,9 +195,10 @@ fn count_failure(turn: &Turn<'_>, m: &Marked<'_>, reason: Counter) -> bool {
             }
             false
         }
-        Counter::Contended | Counter::PassedFlowTableFull | Counter::LateFlowCreationContended => {
-            false
-        }
+        Counter::Contended
+        | Counter::PassedFlowTableFull
+        | Counter::LateFlowCreationContended
+        | Counter::FailedOpenKeyAwaited => false,
         _ => {
             let stuck = m
                 .entry

@@ -1,6 +1,6 @@
 //! A budget that refills with time: what attackers could make expensive is bounded by one.
 
-use crate::snapshot::Throttle;
+use crate::snapshot::{Awaited, Throttle};
 
 /// Tokens, refilled at a steady rate up to a tenth of a second's worth.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,50 @@ impl Throttles {
     pub(super) fn count_failure(&mut self, entry: u32, throttle: &Throttle, now: u64) {
         let cell = self.cell(entry, throttle, now);
         cell.failures = cell.failures.saturating_add(1);
+    }
+}
+
+/// Pairs whose secret was asked for in the last second, so that not each of their packets asks. Pairs share cells; that only costs notes.
+pub(super) struct Noted([NotedCell; NOTED]);
+
+const NOTED: usize = 64;
+
+#[derive(Clone, Copy)]
+struct NotedCell {
+    pair: Awaited,
+    since: u64,
+}
+
+impl Default for Noted {
+    fn default() -> Self {
+        let nobody = Awaited {
+            serial: 0,
+            pms_serial: 0,
+            local: 0,
+            remote: 0,
+        };
+        Self(
+            [NotedCell {
+                pair: nobody,
+                since: 0,
+            }; NOTED],
+        )
+    }
+}
+
+impl Noted {
+    /// Whether the pair was not noted within the last `second` cycles; then it is now.
+    pub(super) fn is_news(&mut self, pair: &Awaited, now: u64, second: u64) -> bool {
+        let place = pair.local.wrapping_mul(31) ^ pair.remote ^ pair.pms_serial.wrapping_mul(7);
+        let cell = &mut self.0[place as usize % NOTED];
+        let known = cell.pair == *pair && now.saturating_sub(cell.since) < second;
+        if !known {
+            *cell = NotedCell {
+                pair: *pair,
+                since: now,
+            };
+        }
+        !known
     }
 }
 

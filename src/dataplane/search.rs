@@ -61,13 +61,34 @@ pub(super) fn search<'p>(
         return Err(Counter::FailedOpenThrottled);
     }
     turn.count(Counter::KeySearches);
-    let result = ahead(turn, tools, s, entry).and_then(|hit| take_in(turn, tools, s, entry, &hit));
+    let result = ahead(turn, tools, s, entry)
+        .or_else(|reason| Err(awaited(turn, tools, s, reason)))
+        .and_then(|hit| take_in(turn, tools, s, entry, &hit));
     if let (Some(throttle), Err(Counter::FailedOpenAuthentication)) = (&policy.throttle, &result) {
         tools
             .throttles
             .count_failure(s.pair.remote, throttle, turn.now);
     }
     result
+}
+
+/// Why an option that no key opened did not open: perhaps its key comes yet, and then it is asked for.
+fn awaited(turn: &Turn<'_>, tools: &mut Tools, s: &Search<'_, '_>, reason: Counter) -> Counter {
+    let snapshot = &turn.view.snapshot;
+    if reason != Counter::FailedOpenAuthentication || !s.pair.pairing.is_registered() {
+        return reason;
+    }
+    let Some(route) = turn.route(s.candidate, s.pair) else {
+        return reason;
+    };
+    for awaited in snapshot.awaited(&route) {
+        turn.await_key(tools, awaited);
+    }
+    if snapshot.is_incomplete(&route) {
+        Counter::FailedOpenKeyAwaited
+    } else {
+        reason
+    }
 }
 
 fn open_one(turn: &Turn<'_>, s: &Search<'_, '_>, job: OpenJob<'_>) -> Option<Metrics> {

@@ -4,11 +4,20 @@ use super::clock::Clock;
 use super::pointers::GlobalPointers;
 use crate::crypto::Kernel;
 use crate::flow::{FlowTable, Published, Quiescence};
-use crate::snapshot::Snapshot;
-use crate::telemetry::pairing::TooManyPairings;
+use crate::snapshot::{self, Awaited, Snapshot};
+use crate::telemetry::pairing::{self, TooManyPairings};
 use crate::telemetry::{PairingStats, Telemetry};
+use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+
+/// Notes of pairs without secret that may wait for the management core.
+const AWAITED: usize = 1_024;
+
+const _: () = assert!(
+    snapshot::MAX_PAIRINGS == pairing::MAX_PAIRINGS,
+    "each pairing of a snapshot has numbers of its own"
+);
 
 /// A snapshot with the numbers that its pairings keep across snapshots.
 pub struct View {
@@ -29,6 +38,8 @@ pub struct Shared {
     pub view: Published<View>,
     /// Global Pointer.
     pub pointers: GlobalPointers,
+    /// Secrets of pairs that workers lack. A note that finds no room is left again by a later packet.
+    pub awaited: ArrayQueue<Awaited>,
     /// Seals and opens.
     pub kernel: Kernel,
     /// TSC conversions.
@@ -69,6 +80,7 @@ impl Shared {
             table,
             view: Published::new(Box::new(view)),
             pointers: GlobalPointers::default(),
+            awaited: ArrayQueue::new(AWAITED),
             kernel,
             clock,
             telemetry,

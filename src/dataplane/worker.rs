@@ -1,10 +1,11 @@
 //! One worker: its own counters, budgets and random numbers, and the two ways through the stages.
 
 use super::fate::Fates;
-use super::rate::{Budget, Rate, Throttles};
+use super::rate::{Budget, Noted, Rate, Throttles};
 use super::shared::{Shared, View};
 use super::{classify, lookup, mark, open};
 use crate::flow::{Pin, Reader};
+use crate::snapshot::Awaited;
 use crate::telemetry::{Counter, Direction, DirectionCounters, WorkerCounters, WorkerPairing};
 use crate::wire::{Ipv6Packet, OptionKind, PacketBuf};
 use std::sync::atomic::Ordering;
@@ -30,6 +31,7 @@ pub(super) struct Tools {
     /// The view that `search_rate` is of.
     serial: u32,
     pub throttles: Throttles,
+    awaited: Noted,
 }
 
 /// One burst under way.
@@ -72,6 +74,7 @@ impl<'s> Worker<'s> {
                 icmp_rate,
                 serial: 0,
                 throttles: Throttles::default(),
+                awaited: Noted::default(),
             },
         })
     }
@@ -170,6 +173,17 @@ impl<'p> Turn<'p> {
     /// This worker's part of a pairing's numbers.
     pub fn stats(&self, pairing: usize) -> Option<&'p WorkerPairing> {
         Some(self.view.stats.get(pairing)?.worker(self.worker))
+    }
+
+    /// Asks for the secret of a pair.
+    pub fn await_key(&self, tools: &mut Tools, awaited: Awaited) {
+        // Another packet asks again if there is no room now.
+        if tools
+            .awaited
+            .is_news(&awaited, self.now, self.shared.clock.hz())
+        {
+            let _ = self.shared.awaited.push(awaited);
+        }
     }
 
     pub fn unix_time(&self) -> u32 {

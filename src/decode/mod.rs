@@ -77,7 +77,7 @@ impl Decoder {
             new_era: false,
         };
         Ok(Self {
-            snapshot: Snapshot::build(config, &mut State::in_memory(), inputs)?,
+            snapshot: Snapshot::build(config, &[], &mut State::in_memory(), inputs)?,
             kernel: Kernel::detect(),
             windows,
             flows: HashMap::new(),

@@ -6,10 +6,12 @@
 //! its flows start beyond the receiver's window. Here each tuple has two cells and its floor is the lower one, so a tuple
 //! starts too high only if strangers sit in both; and when the floors handed out still climb, [`Floors::level`] tells the
 //! management core, which begins a new *era*: a new generation for all that this process sends, counted in the other
-//! bank, so every flow starts at 0 again.
+//! bank, so every flow starts at 0 again. Static pairings have their new generation in that moment. A registered one gets it from its
+//! Primary, some time later, and stays with its bank until then; so the next era has to wait for the last of them.
 //!
 //! Property kept: for one (epoch, tuple) the values that `start` returns and those given to `raise` only ever go up, since
-//! cells only go up while a bank is in use. A bank is cleared only after its era is out of every worker's sight.
+//! cells only go up while a bank is in use, and no epoch is counted in two banks (`snapshot/ledger.rs`). A bank is cleared only after
+//! its era is out of every worker's sight. It follows that lists may change under an epoch: cells know tuples, not entries.
 
 use super::slab::Slab;
 use super::sync::{AtomicU32, Ordering};
@@ -19,7 +21,8 @@ use std::io;
 pub struct Floors {
     banks: [Slab<AtomicU32>; 2],
     mask: u64,
-    level: AtomicU32,
+    /// Per bank.
+    levels: [AtomicU32; 2],
 }
 
 /// The cells of one (epoch, tuple) in the bank of one era.
@@ -47,7 +50,7 @@ impl Floors {
         Ok(Self {
             banks: [bank()?, bank()?],
             mask: cells as u64 - 1,
-            level: AtomicU32::new(0),
+            levels: [AtomicU32::new(0), AtomicU32::new(0)],
         })
     }
 
@@ -58,24 +61,29 @@ impl Floors {
         Some(FloorCells {
             a: bank.get((hash & self.mask) as usize)?,
             b: bank.get(((hash >> 32) & self.mask) as usize)?,
-            level: &self.level,
+            level: self.level_of(era),
         })
     }
 
-    /// The highest Kri that a flow had to start at in this era: 0 while every tuple was told apart.
+    fn level_of(&self, era: u32) -> &AtomicU32 {
+        &self.levels[(era & 1) as usize]
+    }
+
+    /// The highest Kri that a flow had to start at in `era`, this one or the one before: 0 while every tuple was told apart.
     #[must_use]
-    pub fn level(&self) -> u32 {
-        self.level.load(Ordering::Relaxed)
+    pub fn level(&self, era: u32) -> u32 {
+        self.level_of(era).load(Ordering::Relaxed)
     }
 
     /// Clears the bank that `era` will use.
     ///
-    /// To be called when no worker can see the era before the current one any more and before `era` is published.
+    /// To be called when no worker can see the era before the current one any more, no pairing counts in it, and before `era` is
+    /// published.
     pub fn prepare(&self, era: u32) {
         for cell in self.banks[(era & 1) as usize].iter() {
             cell.store(0, Ordering::Relaxed);
         }
-        self.level.store(0, Ordering::Relaxed);
+        self.level_of(era).store(0, Ordering::Relaxed);
     }
 }
 
@@ -113,7 +121,7 @@ mod tests {
         cells.raise(2);
         assert_eq!(cells.start(), 3);
         assert_eq!(cells.start(), 4);
-        assert_eq!(floors.level(), 4);
+        assert_eq!((floors.level(0), floors.level(1)), (4, 0));
     }
 
     #[test]
@@ -123,7 +131,7 @@ mod tests {
         assert_eq!(floors.cells(1, 99).unwrap().start(), 0);
         assert_eq!(floors.cells(2, 99).unwrap().start(), 1);
         floors.prepare(3);
-        assert_eq!(floors.level(), 0);
+        assert_eq!((floors.level(2), floors.level(3)), (1, 0));
         assert_eq!(floors.cells(3, 99).unwrap().start(), 0);
     }
 

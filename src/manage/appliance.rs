@@ -119,6 +119,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let tsc_hz = eal.tsc_hz();
     let snapshot = Snapshot::build(
         &config,
+        &[],
         &mut state,
         Inputs {
             previous: None,
@@ -158,7 +159,15 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         watched("inside", inside.port),
         watched("outside", outside.port),
     ];
-    let mut core = Core::new(&shared, config, path, state, ports, Arc::clone(&gauges));
+    let mut core = Core::new(
+        &shared,
+        config,
+        path,
+        state,
+        None,
+        ports,
+        Arc::clone(&gauges),
+    );
     core.look_at_ports();
     core.keep_time();
 

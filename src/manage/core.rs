@@ -2,10 +2,13 @@
 
 use super::links::Watched;
 use super::poll::now;
+use super::registered::Registered;
 use crate::config::Config;
 use crate::dataplane::{Shared, View};
 use crate::flow::{Ageing, Publisher, Reader};
-use crate::snapshot::{Fingerprint, Inputs, Lesson, Snapshot, State};
+use crate::registration::link::CoreEnd;
+use crate::snapshot::{BuildError, Fingerprint, Grant, Inputs, Lesson, Pairing, Snapshot, State};
+use crate::telemetry::pairing::TooManyPairings;
 use crate::telemetry::{Gauges, PairingCounter};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use thiserror::Error;
 
 const TICK: Duration = Duration::from_millis(2);
 /// Entries that ageing looks at in a tick: a table of a million in a second.
@@ -26,6 +30,8 @@ const FAILURES_EVERY: Duration = Duration::from_secs(5);
 const ERA_EVERY: Duration = Duration::from_secs(60);
 const HEAL_EVERY: Duration = Duration::from_secs(30);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// Time after which a snapshot that could not be made is tried again.
+const AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// Options of a pairing in a second from which on half of them failing asks for healing.
 const HEALTH_SAMPLE: u64 = 100;
 
@@ -85,6 +91,22 @@ impl Every {
     }
 }
 
+/// Why there is no new view.
+#[derive(Debug, Error)]
+enum NoView {
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Pairings(#[from] TooManyPairings),
+}
+
+/// Which pairings' peers cannot be opened.
+#[derive(Clone, Copy)]
+struct Ill {
+    fixed: bool,
+    registered: bool,
+}
+
 /// The management core's own things.
 pub(super) struct Core<'s> {
     shared: &'s Shared,
@@ -94,6 +116,9 @@ pub(super) struct Core<'s> {
     config: Config,
     path: PathBuf,
     state: State,
+    registered: Registered,
+    /// Whether there is news of registered pairings that no snapshot has.
+    stale: bool,
     ports: [Watched; 2],
     gauges: Arc<Mutex<Gauges>>,
     started: Instant,
@@ -109,6 +134,7 @@ impl<'s> Core<'s> {
         config: Config,
         path: &Path,
         state: State,
+        registered: Option<CoreEnd>,
         ports: [Watched; 2],
         gauges: Arc<Mutex<Gauges>>,
     ) -> Self {
@@ -120,6 +146,8 @@ impl<'s> Core<'s> {
             config,
             path: path.to_owned(),
             state,
+            registered: Registered::new(registered),
+            stale: false,
             ports,
             gauges,
             started: Instant::now(),
@@ -141,10 +169,12 @@ impl<'s> Core<'s> {
         let mut era = Every::new(ERA_EVERY);
         let mut health = Every::new(HEALTH_EVERY);
         let mut heal = Every::long_ago(HEAL_EVERY);
+        let mut heal_registered = Every::long_ago(HEAL_EVERY);
+        let mut again = Every::long_ago(AGAIN_EVERY);
         while !signals.stop.load(Ordering::Relaxed) {
             self.keep_time();
             self.age();
-            self.publisher.collect(&self.shared.quiescence);
+            self.look_after_registered(&mut again);
             if signals.reload.swap(false, Ordering::Relaxed) {
                 self.reload();
             }
@@ -161,13 +191,40 @@ impl<'s> Core<'s> {
                 tracing::info!("many flows began: all move to a new generation of this appliance");
                 self.begin_era();
             }
-            if health.is_due() && self.is_ill() && heal.is_due() {
-                tracing::warn!(
-                    "a peer's options do not open: this appliance begins a new generation"
-                );
-                self.begin_era();
+            if health.is_due() {
+                let ill = self.ill();
+                if ill.fixed && heal.is_due() {
+                    tracing::warn!(
+                        "a peer's options do not open: this appliance begins a new generation"
+                    );
+                    self.begin_era();
+                }
+                if ill.registered && heal_registered.is_due() {
+                    tracing::warn!(
+                        "a registered peer's options do not open, or none may be sealed: the Primary is asked for new generations"
+                    );
+                    let snapshot = &self.publisher.current().snapshot;
+                    self.registered.ask_for_generations(snapshot);
+                }
             }
             std::thread::sleep(TICK);
+        }
+    }
+
+    /// Puts what was granted or computed in force, and tells when it is.
+    fn look_after_registered(&mut self, again: &mut Every) {
+        self.stale |= self.registered.take();
+        let snapshot = &self.publisher.current().snapshot;
+        self.registered.notes(snapshot, &self.shared.awaited);
+        self.stale |= self.registered.compute(snapshot, &mut self.state);
+        if self.stale && again.is_due() {
+            self.republish(false);
+        }
+        if !self.stale {
+            *again = Every::long_ago(AGAIN_EVERY);
+        }
+        if self.publisher.collect(&self.shared.quiescence) && !self.stale {
+            self.registered.seen(&self.publisher.current().snapshot);
         }
     }
 
@@ -211,8 +268,12 @@ impl<'s> Core<'s> {
 
     /// Whether the options of a pairing keep failing to open: a flow for long, or half of them in the last second. Then a
     /// sender is somewhere where this receiver does not look, and a new generation lets both start over.
-    fn is_ill(&mut self) -> bool {
-        let mut ill = false;
+    fn ill(&mut self) -> Ill {
+        let snapshot = &self.publisher.current().snapshot;
+        let mut ill = Ill {
+            fixed: false,
+            registered: snapshot.needs_generations(),
+        };
         for stats in self.shared.telemetry.pairings.all() {
             let now = [
                 PairingCounter::Opened,
@@ -225,25 +286,35 @@ impl<'s> Core<'s> {
                 .insert(stats.name().to_owned(), now)
                 .unwrap_or(now);
             let [opened, failed, stuck] = std::array::from_fn(|n| now[n].wrapping_sub(before[n]));
-            ill |= stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened);
+            if stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened) {
+                let named = |pairing: &&Pairing| pairing.name == stats.name();
+                match snapshot.pairings.iter().find(named) {
+                    Some(pairing) if pairing.is_registered() => ill.registered = true,
+                    Some(_) => ill.fixed = true,
+                    None => {}
+                }
+            }
         }
         ill
     }
 
     fn floors_climb(&self) -> bool {
-        let window = self.publisher.current().snapshot.policy.kri_window;
-        self.shared.table.floors.level() > window / 2
+        let snapshot = &self.publisher.current().snapshot;
+        let window = snapshot.policy.kri_window;
+        let mut eras = snapshot.pairings.iter().map(|pairing| pairing.era);
+        eras.any(|era| self.shared.table.floors.level(era) > window / 2)
     }
 
-    /// Starts every flow over at Kri 0 under a new generation, since flows that begin have to begin too high.
+    /// Starts every flow over at Kri 0 under a new generation, since flows that begin have to begin too high: those of static pairings at
+    /// once, those of registered ones when the Primary has given new generations.
     fn begin_era(&mut self) {
-        // The cells of the next era are those of the one before this, which nobody may see any more.
-        if !self.publisher.collect(&self.shared.quiescence) {
-            return;
+        // The cells of the next era are those of the one before this, which nobody may see or count in any more.
+        let gone = self.publisher.collect(&self.shared.quiescence);
+        if gone && !self.publisher.current().snapshot.has_stragglers() {
+            self.republish(true);
         }
-        let next = self.publisher.current().snapshot.era.wrapping_add(1);
-        self.shared.table.floors.prepare(next);
-        self.republish(true);
+        let snapshot = &self.publisher.current().snapshot;
+        self.registered.ask_for_generations(snapshot);
     }
 
     /// Reads lists and policy again.
@@ -274,8 +345,41 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// Puts a snapshot of configuration and state in force; false, with the reason logged, if there cannot be one.
+    /// Puts a snapshot of configuration, state and grants in force; false, with the reason logged, if there cannot be one.
     fn republish(&mut self, new_era: bool) -> bool {
+        let view = match self.view(self.registered.grants().to_vec(), new_era) {
+            Err(NoView::Pairings(_)) if !self.registered.grants().is_empty() => {
+                // Pairings that go still hold places that others come for. What was revoked goes first; the rest follows.
+                let current = &self.publisher.current().snapshot;
+                let known =
+                    |grant: &Arc<Grant>| current.pairings.iter().any(|p| p.name == grant.pairing);
+                let mut grants = self.registered.grants().to_vec();
+                grants.retain(known);
+                self.stale = true;
+                self.view(grants, new_era).map(|view| (view, false))
+            }
+            view => view.map(|view| (view, true)),
+        };
+        let (view, complete) = match view {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::error!("lists and secrets stay as they were: {error}");
+                return false;
+            }
+        };
+        if new_era {
+            self.shared.table.floors.prepare(view.snapshot.era);
+        }
+        self.publisher
+            .publish(Box::new(view), &self.shared.quiescence);
+        if complete {
+            self.stale = false;
+            self.registered.in_force(&self.publisher.current().snapshot);
+        }
+        true
+    }
+
+    fn view(&mut self, grants: Vec<Arc<Grant>>, new_era: bool) -> Result<View, NoView> {
         let current = &self.publisher.current().snapshot;
         let inputs = Inputs {
             previous: Some(current),
@@ -283,24 +387,8 @@ impl<'s> Core<'s> {
             tsc_hz: self.shared.clock.hz(),
             new_era,
         };
-        let snapshot = match Snapshot::build(&self.config, &mut self.state, inputs) {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                tracing::error!("lists and secrets stay as they were: {error}");
-                return false;
-            }
-        };
-        match View::new(snapshot, &self.shared.telemetry) {
-            Ok(view) => {
-                self.publisher
-                    .publish(Box::new(view), &self.shared.quiescence);
-                true
-            }
-            Err(error) => {
-                tracing::error!("lists and secrets stay as they were: {error}");
-                false
-            }
-        }
+        let snapshot = Snapshot::build(&self.config, &grants, &mut self.state, inputs)?;
+        Ok(View::new(snapshot, &self.shared.telemetry)?)
     }
 
     /// Tells of options that did not open, a line a pairing and period.

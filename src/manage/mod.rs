@@ -4,6 +4,7 @@
 //! appliance   opens devices, starts workers and servers, stops them again
 //! poll        what a worker core does all day
 //! core        what the management core does all day: signals, ageing, generations, snapshots, links, warnings
+//! registered  what the core does for registered pairings: grants, secrets of pairs on demand, telling when it is done
 //! source      answers for `pdmgate flows`, `pdmgate stats` and Prometheus
 //! ```
 
@@ -12,6 +13,7 @@ mod core;
 mod links;
 mod poll;
 mod primary;
+mod registered;
 mod source;
 
 pub use appliance::{RunError, run};

@@ -13,7 +13,9 @@ use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use super::{
-    Entry, EntryKey, Fingerprint, Pairing, Policy, Role, Snapshot, State, StateError,
+    Entry, EntryKey, Fingerprint, Grant, Pairing, Policy, Role, Snapshot, State, StateError,
+    admit::{self, Taken},
+    granted::Granted,
     heard::Heard,
     master::{Generations, Master, Secrets},
     ranges::Ranges,
@@ -26,6 +28,10 @@ use crate::{
 
 /// The last serial number given to a PairMasterSecret in this process.
 static LAST_PMS_SERIAL: AtomicU32 = AtomicU32::new(0);
+
+fn next_pms_serial() -> u32 {
+    LAST_PMS_SERIAL.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// No snapshot can be made.
 #[derive(Debug, Error)]
@@ -57,7 +63,8 @@ pub struct Inputs<'a> {
     pub serial: u32,
     /// Cycles of the TSC in a second.
     pub tsc_hz: u64,
-    /// Begins another era: all own generations are raised, so that the table of Kri floors may start over.
+    /// Begins another era: all static own generations are raised, so that the table of Kri floors may start over. Registered pairings stay
+    /// with the floors of the era before until their own generations have risen; none may still be with those of the era before that.
     pub new_era: bool,
 }
 
@@ -89,10 +96,15 @@ impl Snapshot {
     /// for all in a new era. A secret that is still the newest one keeps its serial number. If a pairing's secret changed, the one before
     /// goes on opening until the next change, unless the suite changed too.
     ///
+    /// `grants` are all that the Primary granted. One that contradicts itself, another pairing, or what was granted before is not put in
+    /// force but told of in [`Snapshot::refused`], and the one before stays, if there was one in `previous`. What has to be remembered of
+    /// them is kept in `state` for the life of the process.
+    ///
     /// # Errors
     /// [`BuildError`]; then `previous` is still good to use, and `state` may have been raised, which only costs a generation.
     pub fn build(
         config: &Config,
+        grants: &[Arc<Grant>],
         state: &mut State,
         inputs: Inputs<'_>,
     ) -> Result<Self, BuildError> {
@@ -102,11 +114,27 @@ impl Snapshot {
             drafts.push(Draft::new(place, pairing, previous, inputs.new_era)?);
         }
         apart(&drafts)?;
+        let taken = Taken {
+            names: config.pairings.iter().map(|p| p.name.as_str()).collect(),
+            secrets: drafts
+                .iter()
+                .filter_map(|draft| Some(draft.sealed.as_ref()?.fingerprint))
+                .collect(),
+        };
+        let (grants, refused) = admit::admit(grants, taken, state, previous);
+        let registered = (drafts.len() as u32..).zip(grants);
+        let registered: Vec<_> = registered
+            .map(|(place, grant)| Ok((granted_entries(place, &grant)?, grant)))
+            .collect::<Result<_, PrefixTooLong>>()?;
         let claims: Vec<_> = drafts.iter().filter_map(Draft::claim).collect();
         state.raise(&claims)?;
 
+        // From here on nothing fails, so what the ledger is told becomes true.
+        let era = previous.map_or(0, |previous| {
+            previous.era.wrapping_add(inputs.new_era.into())
+        });
         let mut entries = Vec::new();
-        let mut pairings = Vec::with_capacity(drafts.len());
+        let mut pairings = Vec::with_capacity(drafts.len() + registered.len());
         for draft in drafts {
             let first_entry = entries.len() as u32;
             let masters = draft.masters(state, previous);
@@ -115,16 +143,34 @@ impl Snapshot {
                 mode: draft.config.mode,
                 protection: draft.config.protection,
                 suite: draft.suite,
+                era,
                 first_entry,
                 masters,
+                granted: None,
             });
             entries.extend(draft.entries);
         }
+        admit::enter(
+            registered.iter().map(|(_, grant)| &**grant),
+            state,
+            previous,
+        );
+        for (own, grant) in registered {
+            let first_entry = entries.len() as u32;
+            pairings.push(granted_pairing(
+                &grant,
+                &own,
+                first_entry,
+                era,
+                state,
+                previous,
+            ));
+            entries.extend(own);
+        }
         Ok(Self {
             serial: inputs.serial,
-            era: previous.map_or(0, |previous| {
-                previous.era.wrapping_add(inputs.new_era.into())
-            }),
+            era,
+            refused,
             policy: Policy::new(config, inputs.tsc_hz),
             ranges: Ranges::new(&entries),
             pairings,
@@ -134,9 +180,17 @@ impl Snapshot {
 
     /// The pairing whose newest secret this is.
     fn with_newest(&self, fingerprint: &Fingerprint) -> Option<&Pairing> {
-        self.pairings
-            .iter()
-            .find(|pairing| pairing.fingerprint().as_ref() == Some(fingerprint))
+        self.pairings.iter().find(|pairing| {
+            let newest = pairing.masters.first();
+            newest.is_some_and(|newest| newest.fingerprint == *fingerprint)
+        })
+    }
+
+    /// The registered pairing of this name.
+    pub(super) fn registered(&self, name: &str) -> Option<&Granted> {
+        let mut pairings = self.pairings.iter();
+        let pairing = pairings.find(|pairing| pairing.name == name)?;
+        pairing.granted.as_ref()
     }
 
     /// The cells of every entry under one secret.
@@ -152,7 +206,7 @@ impl Snapshot {
             .collect()
     }
 
-    fn entries_of(&self, pairing: &Pairing) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries_of(&self, pairing: &Pairing) -> impl Iterator<Item = &Entry> {
         let place = self
             .entries
             .get(pairing.first_entry as usize)
@@ -161,6 +215,58 @@ impl Snapshot {
             .iter()
             .skip(pairing.first_entry as usize)
             .take_while(move |entry| Some(entry.pairing) == place)
+    }
+}
+
+/// The entries of a grant, clients before servers.
+fn granted_entries(pairing: u32, grant: &Grant) -> Result<Vec<Entry>, PrefixTooLong> {
+    let mut entries = Vec::with_capacity(grant.clients.len() + grant.servers.len());
+    for (place, client) in (0..).zip(&grant.clients) {
+        let entry = Entry::new(pairing, Role::Client, client.prefix, "", 0)?;
+        entries.push(Entry { place, ..entry });
+    }
+    let mut groups = HashMap::new();
+    for (place, server) in (0..).zip(&grant.servers) {
+        let entry = Entry::new(pairing, Role::Server, server.prefix, &server.group, 0)?;
+        let next = groups.len() as u32;
+        let group_place = *groups.entry(server.group.as_str()).or_insert(next);
+        entries.push(Entry {
+            place,
+            group_place,
+            ..entry
+        });
+    }
+    Ok(entries)
+}
+
+fn granted_pairing(
+    grant: &Arc<Grant>,
+    entries: &[Entry],
+    first_entry: u32,
+    era: u32,
+    state: &mut State,
+    previous: Option<&Snapshot>,
+) -> Pairing {
+    let standings = state.ledger.enter(grant, era, next_pms_serial);
+    let sealing = grant.masters.iter().position(|master| master.sealing);
+    let sealing = sealing.and_then(|sealing| standings.get(sealing));
+    let before = previous.and_then(|previous| previous.registered(&grant.pairing));
+    Pairing {
+        name: grant.pairing.clone(),
+        mode: grant.mode,
+        protection: grant.protection,
+        suite: grant.suite,
+        // Floors are for what is sealed.
+        era: sealing.map_or(era, |standing| standing.era),
+        first_entry,
+        masters: ArrayVec::new(),
+        granted: Some(Granted::new(
+            grant,
+            entries,
+            &standings,
+            &state.ledger,
+            before,
+        )),
     }
 }
 
@@ -287,10 +393,7 @@ impl<'a> Draft<'a> {
         let kept = before
             .first()
             .filter(|newest| newest.fingerprint == sealed.fingerprint);
-        let serial = kept.map_or_else(
-            || LAST_PMS_SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
-            |kept| kept.serial,
-        );
+        let serial = kept.map_or_else(next_pms_serial, |kept| kept.serial);
         masters.extend(self.master(serial, sealed.fingerprint, &sealed.prk, state, previous));
         // What only opens: the secret that was the newest before this one, or the one that was older already then.
         let older = before

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Ledger;
 use crate::config::Prefix;
 use disk::Disk;
 pub use error::StateError;
@@ -196,11 +197,12 @@ pub struct Lesson {
     pub heard_start: Option<u32>,
 }
 
-/// The state of all static pairings, and the file that keeps it.
+/// The state of all static pairings, and the file that keeps it. And, for the life of the process only, that of the registered ones.
 #[derive(Debug)]
 pub struct State {
     contents: Contents,
     disk: Option<Disk>,
+    pub(super) ledger: Ledger,
 }
 
 impl State {
@@ -220,6 +222,7 @@ impl State {
         Ok(Self {
             contents,
             disk: Some(disk),
+            ledger: Ledger::default(),
         })
     }
 
@@ -229,6 +232,7 @@ impl State {
         Self {
             contents: Contents::default(),
             disk: None,
+            ledger: Ledger::default(),
         }
     }
 

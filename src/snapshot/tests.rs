@@ -41,7 +41,7 @@ fn inputs(previous: Option<&Snapshot>) -> Inputs<'_> {
 }
 
 fn build(config: &Config, state: &mut State, previous: Option<&Snapshot>) -> Snapshot {
-    Snapshot::build(config, state, inputs(previous)).expect("a snapshot")
+    Snapshot::build(config, &[], state, inputs(previous)).expect("a snapshot")
 }
 
 fn address(text: &str) -> [u8; 16] {

@@ -170,6 +170,8 @@ counters! {
         PassedCannotInsert Out "cannot_insert": "Destination Options header full, or no headroom."
         PassedFlowTableFull Both "flow_table_full": "No room for a new flow."
         PassedKeyNotReady Out "key_not_ready": "No key for the flow yet."
+        PassedKeyAwaited Out "key_awaited": "Registered, but a secret or a generation of the pair is still to come."
+        PassedNotServed Both "not_served": "Registered, but another appliance serves the entry inside."
         PassedNotMarked In "not_marked": "The pair matches, but the packet carries no option."
     }
     "malformed" Directed by "reason" "Packets whose headers contradict themselves" {
@@ -196,6 +198,7 @@ counters! {
         FailedOpenUnknownOption In "unknown_option": "Right option type, but a length or version that is not known."
         FailedOpenClearOnSealed In "clear_on_sealed": "In the clear although the pairing is sealed."
         FailedOpenThrottled In "throttled": "Not tried: its entry has failed too often."
+        FailedOpenKeyAwaited In "key_awaited": "No key opens it, but a secret or a generation of the pair is still to come."
     }
     "replayed" Merged by "reason" "Options that opened but had been seen before, or may have been" {
         ReplayedRepeated In "repeated": "PSNTP seen before."

@@ -66,6 +66,7 @@ impl Setup {
 pub fn boot(setup: &Setup, state: &mut State) -> Shared {
     let snapshot = Snapshot::build(
         &setup.config(),
+        &[],
         state,
         Inputs {
             previous: None,
@@ -149,7 +150,7 @@ impl<'s> Gate<'s> {
             tsc_hz: HZ,
             new_era,
         };
-        let snapshot = Snapshot::build(&setup.config(), state, inputs).unwrap();
+        let snapshot = Snapshot::build(&setup.config(), &[], state, inputs).unwrap();
         let view = View::new(snapshot, &self.shared.telemetry).unwrap();
         self.publisher
             .publish(Box::new(view), &self.shared.quiescence);

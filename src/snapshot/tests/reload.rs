@@ -305,7 +305,7 @@ fn a_new_era_raises_everything_once() {
         new_era: true,
         ..inputs(Some(&first))
     };
-    let second = Snapshot::build(&config, &mut state, inputs).expect("a snapshot");
+    let second = Snapshot::build(&config, &[], &mut state, inputs).expect("a snapshot");
     assert_eq!(second.era, 1);
     let route = client_side(&second);
     assert_eq!(second.send_epoch(&route).src_generation, 5);
@@ -372,6 +372,6 @@ fn pairings_with_the_same_secrets_are_refused() {
     .expect("valid");
     config.pairings[1].pms = first.pairings.into_iter().next().expect("one").pms;
     let error =
-        Snapshot::build(&config, &mut State::in_memory(), inputs(None)).expect_err("refused");
+        Snapshot::build(&config, &[], &mut State::in_memory(), inputs(None)).expect_err("refused");
     assert!(error.to_string().contains("`a` and `b`"), "{error}");
 }
