@@ -14,7 +14,7 @@ mod peer;
 mod tests;
 
 use std::{
-    fmt,
+    fmt, io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -281,11 +281,16 @@ impl Identity {
 }
 
 /// A handshake that ends after [`HANDSHAKE_TIME`].
-async fn in_time<T>(handshake: impl Future<Output = std::io::Result<T>>) -> Result<T, PeerError> {
-    match timeout(HANDSHAKE_TIME, handshake).await {
+async fn in_time<T>(handshake: impl Future<Output = io::Result<T>>) -> Result<T, PeerError> {
+    in_time_of(HANDSHAKE_TIME, handshake).await
+}
+
+async fn in_time_of<T>(
+    limit: Duration,
+    handshake: impl Future<Output = io::Result<T>>,
+) -> Result<T, PeerError> {
+    match timeout(limit, handshake).await {
         Ok(done) => done.map_err(PeerError::Handshake),
-        Err(_) => Err(PeerError::Late {
-            limit: HANDSHAKE_TIME,
-        }),
+        Err(_) => Err(PeerError::Late { limit }),
     }
 }
