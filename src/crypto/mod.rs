@@ -1,14 +1,19 @@
 //! Key schedule and sealing (protocol sections 2 and 3).
 //!
 //! [`schedule`] leads from a PairMasterSecret to the key of one 5-tuple, epoch and Kri; [`seal`] puts that key to work on
-//! batches of options. Nothing in here allocates once a worker runs.
+//! batches of options. [`hpke`] is how two Primaries agree on the PairMasterSecret, [`ibc`] the identity-based mode (sections 5
+//! and 6). Workers call [`schedule`] and [`seal`] only, and nothing in those allocates.
 
+pub mod hpke;
+pub mod ibc;
 mod kernel;
 pub mod schedule;
 pub mod seal;
 pub mod secret;
 pub mod suite;
 
+pub use hpke::{HpkeError, KemPrivateKey, Psk, UnfitPsk};
+pub use ibc::{BadPoint, IbcMaster};
 pub use schedule::{EntryId, PrefixTooLong, SessionInfo, SessionKey};
 pub use seal::{Kernel, OpenJob, SealJob};
 pub use secret::{

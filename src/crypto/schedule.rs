@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   salt, PairMasterSecret ──► PairingPrk ─┬─► PairServerSecret ──► PairClientSecret ──► SharedSecret    TrustedServers
-//!                                          └─► PairClientSecret ──► PairDeviceKey ─────► SharedSecret    AsymmetricPoll
+//!                                          ├─► PairClientSecret ──► PairDeviceKey ─────► SharedSecret    AsymmetricPoll
+//!                                          └─► super::ibc                                               IBC
 //!
 //!   SharedSecret, SessionInfo ──► SessionKey: key (Nk) ‖ base_nonce (12)
 //! ```
@@ -30,7 +31,7 @@ const MAX_KEY_LEN: usize = 32;
 const SESSION_INFO_LEN: usize = 49;
 
 /// RFC 9180's `LabeledExtract(salt, label, ikm)`.
-fn labeled_extract(suite: &Suite, salt: &[u8], label: &[u8], ikm: &[u8; 32]) -> [u8; 32] {
+pub(super) fn labeled_extract(suite: &Suite, salt: &[u8], label: &[u8], ikm: &[u8]) -> [u8; 32] {
     let mut extract = HkdfExtract::<Sha256>::new(Some(salt));
     for part in [VERSION, &suite.suite_id(), label, ikm] {
         extract.input_ikm(part);
@@ -42,15 +43,21 @@ fn labeled_extract(suite: &Suite, salt: &[u8], label: &[u8], ikm: &[u8; 32]) -> 
 }
 
 /// RFC 9180's `LabeledExpand(prk, label, info, L)`, where `L` is the length of `okm`.
-fn labeled_expand(prk: &[u8; 32], suite: &Suite, label: &[u8], info: &[u8], okm: &mut [u8]) {
+pub(super) fn labeled_expand(
+    prk: &[u8; 32],
+    suite: &Suite,
+    label: &[u8],
+    info: &[u8],
+    okm: &mut [u8],
+) {
     let length = (okm.len() as u16).to_be_bytes();
     let info = [&length, VERSION, &suite.suite_id(), label, info];
     // Both fail for lengths only: a key shorter than 32 bytes, an output longer than 255 blocks of 32. The key is an
-    // array, and the longest output of this module is a session's 44 bytes.
+    // array, and the longest output is what IBC's scalar is made of, 48 bytes.
     Hkdf::<Sha256>::from_prk(prk)
         .expect("a PRK of 32 bytes is as long as SHA-256's output")
         .expand_multi_info(&info, okm)
-        .expect("at most 44 bytes are asked for, HKDF gives up to 8160");
+        .expect("at most 48 bytes are asked for, HKDF gives up to 8160");
 }
 
 /// [`labeled_expand`] to `Nh`, 32 bytes.
@@ -86,6 +93,10 @@ impl EntryId {
         let mut entry = [prefix_len; 17];
         entry[..16].copy_from_slice(&prefix.to_be_bytes());
         Ok(Self(entry))
+    }
+
+    pub(super) const fn bytes(&self) -> &[u8; 17] {
+        &self.0
     }
 }
 
