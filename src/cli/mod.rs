@@ -8,6 +8,7 @@ mod check;
 mod decode;
 mod failure;
 mod flows;
+mod keygen;
 mod log;
 mod output;
 pub mod run;
@@ -31,6 +32,7 @@ A first hour:
   pdmgate flows --watch 1s                         what is measured, flow by flow
   pdmgate stats                                    what is counted, all in all
   pdmgate decode pdmgate.yaml outside.pcap         what a capture of the outside says
+  pdmgate keygen --help                            certificates and secrets, from nothing
 
 Exit codes:
   0   done
@@ -64,6 +66,7 @@ enum Command {
     Decode(decode::Args),
     Flows(flows::Args),
     Stats(stats::Args),
+    Keygen(keygen::Args),
 }
 
 /// Reads the command line and does what it says.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Decode(args) => decode::decode(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),
+        Command::Keygen(args) => keygen::keygen(args),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
