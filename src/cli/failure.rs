@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::keygen::KeygenFailure;
 use crate::config::ConfigError;
 use crate::decode::capture::CaptureError;
 use crate::manage::{PrimaryRunError, RunError};
@@ -41,6 +42,9 @@ pub enum Failure {
         /// Why not.
         source: CaptureError,
     },
+    /// No certificate, key or secret was made.
+    #[error(transparent)]
+    Keygen(#[from] KeygenFailure),
     /// Standard output takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -93,6 +97,14 @@ impl Failure {
                 source: CaptureError::LinkType { .. },
                 ..
             } => Some("capture on one interface, with its Ethernet header: not on `any`"),
+            Self::Keygen(KeygenFailure::Exists { .. }) => {
+                Some("--force replaces it; whoever relies on the old one then needs the new one")
+            }
+            Self::Keygen(KeygenFailure::Authority { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Some("`pdmgate keygen ca` makes an authority in that folder")
+            }
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ mod check;
 mod decode;
 mod failure;
 mod flows;
+mod keygen;
 mod log;
 mod operate;
 mod output;
@@ -33,6 +34,7 @@ A first hour:
   pdmgate flows --watch 1s                         what is measured, flow by flow
   pdmgate stats                                    what is counted, all in all
   pdmgate decode pdmgate.yaml outside.pcap         what a capture of the outside says
+  pdmgate keygen --help                            certificates and secrets, from nothing
 
 Exit codes:
   0   done
@@ -71,6 +73,7 @@ enum Command {
     Renew(operate::RenewArgs),
     Revoke(operate::RevokeArgs),
     Lists(operate::ListsArgs),
+    Keygen(keygen::Args),
 }
 
 /// Reads the command line and does what it says.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Renew(args) => operate::renew(args),
         Command::Revoke(args) => operate::revoke(args),
         Command::Lists(args) => operate::lists(args),
+        Command::Keygen(args) => keygen::keygen(args),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

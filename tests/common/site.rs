@@ -206,7 +206,9 @@ pub fn operate(lab: &Lab, side: Side, args: &[&str]) -> Ended {
 
 /// `pdmgate registrations` at a side's Primary.
 pub fn registrations(lab: &Lab, side: Side) -> Value {
-    operate(lab, side, &["registrations", "--json"]).success().json()
+    operate(lab, side, &["registrations", "--json"])
+        .success()
+        .json()
 }
 
 /// Waits until both sides seal under one secret that both hold, and every entry has a Secondary that sends.
