@@ -191,6 +191,16 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         given.any(|given| given.instance == self.instance)
     }
 
+    /// Whether one of its entries has come to a list since it registered.
+    fn is_listed_anew(&self) -> bool {
+        let mut pairings = self.primary.pairings.iter();
+        pairings.any(|pairing| {
+            let record = self.primary.record(pairing);
+            let mut listed = record.own.iter().filter(|own| self.entries.contains(&own.prefix));
+            listed.any(|own| own.given.iter().all(|given| given.instance != self.instance))
+        })
+    }
+
     /// Sends the share if it changed.
     async fn share(&mut self) -> Result<(), End> {
         if self.primary.is_revoked(&self.name) {
@@ -202,6 +212,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             self.writer.send(&Message::Share(share)).await?;
             let why = format!("{} was revoked", self.name);
             return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
+        }
+        if self.is_listed_anew() {
+            self.register(false).await?;
         }
         let mut now_given = BTreeMap::new();
         let mut records = Vec::new();
