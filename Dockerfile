@@ -19,7 +19,7 @@
 
 FROM rust:1.95-bookworm AS builder
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends clang libclang-dev libdpdk-dev pkg-config \
+    && apt-get install -y --no-install-recommends clang libclang-dev libdpdk-dev libprotobuf-dev pkg-config protobuf-compiler \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

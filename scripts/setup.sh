@@ -38,6 +38,8 @@ need dpdk has dpdk-devbind.py
 need dpdk-dev has dpdk-testpmd
 need clang has clang
 need libclang-dev installed libclang-dev
+need protobuf-compiler has protoc
+need libprotobuf-dev installed libprotobuf-dev
 need iproute2 has ip
 need iputils-ping has ping
 need ethtool has ethtool
@@ -56,17 +58,23 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"
 fi
 
-# promtool comes with the Prometheus server only: unpacked, not installed, so that no server starts.
-if ! has promtool >/dev/null && [ ! -x target/tools/usr/bin/promtool ]; then
-    say "unpacking promtool into target/tools"
+# unpack PACKAGE PROGRAM: a program of a package whose installation would start a server is unpacked, not installed.
+unpack() {
+    local package=$1 program=$2
+    if has "$program" >/dev/null || [ -x "target/tools/usr/bin/$program" ]; then
+        return
+    fi
+    say "unpacking $program into target/tools"
     mkdir -p target/tools
     # A fresh machine has no package lists yet.
-    (cd target/tools && apt-get -qq download prometheus 2>/dev/null) ||
-        { as_root apt-get -qq update && (cd target/tools && apt-get -qq download prometheus); } ||
-        die "cannot download the package prometheus, which holds promtool"
-    dpkg-deb -x target/tools/prometheus_*.deb target/tools
-    rm target/tools/prometheus_*.deb
-fi
+    (cd target/tools && apt-get -qq download "$package" 2>/dev/null) ||
+        { as_root apt-get -qq update && (cd target/tools && apt-get -qq download "$package"); } ||
+        die "cannot download the package $package, which holds $program"
+    dpkg-deb -x "target/tools/${package}"_*.deb target/tools
+    rm "target/tools/${package}"_*.deb
+}
+unpack prometheus promtool
+unpack etcd-server etcd
 
 command -v cargo >/dev/null || die "Rust 1.95 or later is needed: https://rustup.rs"
 for component in rustfmt clippy; do

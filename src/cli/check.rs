@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::output::Output;
-use crate::config::Config;
+use crate::config::ConfigFile;
 
 /// Check a configuration without touching a device.
 ///
-/// Prints the configuration as it would be used, defaults included and secrets left out, and what is worth a warning.
+/// Takes the file of an appliance (`pdmgate run`), or of a Primary alone (`pdmgate primary`): one with a section
+/// `primary` and without `ports`. Prints the configuration as it would be used, defaults included and secrets left out, and what is worth a warning.
 /// What is wrong goes to standard error with file, line, column, what was found and what is allowed, and the exit code
 /// is 78.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ pub struct Args {
 
 /// Checks and prints the configuration.
 pub fn check(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config)?;
+    let config = ConfigFile::load(&args.config)?;
     let mut output = Output::new();
     output.text(&config.summary())?;
     output.flush()

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::keygen::KeygenFailure;
 use crate::config::ConfigError;
 use crate::decode::capture::CaptureError;
-use crate::manage::RunError;
+use crate::manage::{PrimaryRunError, RunError};
 use crate::snapshot::BuildError;
 use crate::telemetry::client::ClientError;
 
@@ -27,6 +28,9 @@ pub enum Failure {
     /// The appliance does not run.
     #[error(transparent)]
     Run(RunError),
+    /// The Primary does not run.
+    #[error(transparent)]
+    Primary(PrimaryRunError),
     /// The secrets cannot be made ready.
     #[error(transparent)]
     Secrets(#[from] BuildError),
@@ -38,6 +42,9 @@ pub enum Failure {
         /// Why not.
         source: CaptureError,
     },
+    /// No certificate, key or secret was made.
+    #[error(transparent)]
+    Keygen(#[from] KeygenFailure),
     /// Standard output takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -51,6 +58,15 @@ impl From<RunError> for Failure {
         match error {
             RunError::Config(error) => Self::Config(error),
             other => Self::Run(other),
+        }
+    }
+}
+
+impl From<PrimaryRunError> for Failure {
+    fn from(error: PrimaryRunError) -> Self {
+        match error {
+            PrimaryRunError::Config(error) => Self::Config(error),
+            other => Self::Primary(other),
         }
     }
 }
@@ -81,6 +97,14 @@ impl Failure {
                 source: CaptureError::LinkType { .. },
                 ..
             } => Some("capture on one interface, with its Ethernet header: not on `any`"),
+            Self::Keygen(KeygenFailure::Exists { .. }) => {
+                Some("--force replaces it; whoever relies on the old one then needs the new one")
+            }
+            Self::Keygen(KeygenFailure::Authority { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Some("`pdmgate keygen ca` makes an authority in that folder")
+            }
             _ => None,
         }
     }

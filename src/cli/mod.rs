@@ -8,8 +8,11 @@ mod check;
 mod decode;
 mod failure;
 mod flows;
+mod keygen;
 mod log;
+mod operate;
 mod output;
+mod primary;
 pub mod run;
 mod stats;
 mod watch;
@@ -31,6 +34,7 @@ A first hour:
   pdmgate flows --watch 1s                         what is measured, flow by flow
   pdmgate stats                                    what is counted, all in all
   pdmgate decode pdmgate.yaml outside.pcap         what a capture of the outside says
+  pdmgate keygen --help                            certificates and secrets, from nothing
 
 Exit codes:
   0   done
@@ -64,6 +68,12 @@ enum Command {
     Decode(decode::Args),
     Flows(flows::Args),
     Stats(stats::Args),
+    Primary(primary::Args),
+    Registrations(operate::RegistrationsArgs),
+    Renew(operate::RenewArgs),
+    Revoke(operate::RevokeArgs),
+    Lists(operate::ListsArgs),
+    Keygen(keygen::Args),
 }
 
 /// Reads the command line and does what it says.
@@ -77,6 +87,12 @@ pub fn main() -> ExitCode {
         Command::Decode(args) => decode::decode(args),
         Command::Flows(args) => flows::flows(args),
         Command::Stats(args) => stats::stats(args),
+        Command::Primary(args) => primary::primary(args),
+        Command::Registrations(args) => operate::registrations(args),
+        Command::Renew(args) => operate::renew(args),
+        Command::Revoke(args) => operate::revoke(args),
+        Command::Lists(args) => operate::lists(args),
+        Command::Keygen(args) => keygen::keygen(args),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

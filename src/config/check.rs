@@ -1,13 +1,21 @@
 //! What no single value can know about itself: checks between values, and the secrets that stand in files of their own.
 
-use std::{collections::HashMap, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+mod files;
+pub(super) mod primary;
+pub(super) mod roles;
+mod secondary;
+mod store;
 
-use zeroize::Zeroizing;
+use std::{collections::HashMap, fmt::Display, hash::Hash};
 
 use super::{Config, Fault, Idle, Mode, Pairing, Prefix, Secret, error::Source, scalar::At};
+use files::{resolved, secret_of};
 
 /// Pairings that telemetry can tell apart.
 const MAX_PAIRINGS: usize = 256;
+
+/// Takes each fault that a check finds.
+type Report<'a> = &'a mut dyn FnMut(Fault);
 
 /// Every fault of `config`, in the order found; reads the `pms_file`s on the way.
 pub(super) fn check(config: &mut Config, source: &Source) -> Vec<Fault> {
@@ -22,24 +30,26 @@ pub(super) fn check(config: &mut Config, source: &Source) -> Vec<Fault> {
         lists(pairing, source, &mut report);
     }
     between_pairings(&config.pairings, source, &mut report);
+    roles::check(config, source, &mut report);
     faults
 }
 
 /// What is valid and should be known.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let sealed = config.pairings.iter().filter(|pairing| pairing.is_sealed());
-    sealed
+    let patterns = sealed
         .filter(|pairing| pairing.pms.as_deref().is_some_and(Secret::is_pattern))
         .map(|pairing| {
             format!(
                 "the PairMasterSecret of the pairing `{}` is no secret, but a pattern such as the samples have: openssl rand -hex 32",
                 pairing.name.as_str()
             )
-        })
-        .collect()
+        });
+    let roles = roles::warnings(config.primary.as_ref(), config.secondary.as_ref());
+    patterns.chain(roles).collect()
 }
 
-fn ports(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn ports(config: &Config, source: &Source, report: Report<'_>) {
     let (inside, outside) = (&config.ports.inside.device, &config.ports.outside.device);
     if inside.name() == outside.name() {
         report(source.fault_at(
@@ -53,7 +63,7 @@ fn ports(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
     }
 }
 
-fn cores(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn cores(config: &Config, source: &Source, report: Report<'_>) {
     let Some(cores) = &config.workers.cores else {
         return;
     };
@@ -88,7 +98,7 @@ fn cores(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
     }
 }
 
-fn memory(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn memory(config: &Config, source: &Source, report: Report<'_>) {
     if let Some(mbufs) = &config.eal.mbufs
         && mbufs.get() < config.least_mbufs()
     {
@@ -117,7 +127,7 @@ fn memory(config: &Config, source: &Source, report: &mut dyn FnMut(Fault)) {
 }
 
 /// Puts the secret of `pms_file` where `pms` would be.
-fn read_pms(pairing: &mut Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn read_pms(pairing: &mut Pairing, source: &Source, report: Report<'_>) {
     let Some(file) = &pairing.pms_file else {
         return;
     };
@@ -125,7 +135,7 @@ fn read_pms(pairing: &mut Pairing, source: &Source, report: &mut dyn FnMut(Fault
         report(source.fault_at(pms, "`pms` beside `pms_file`", "one of the two"));
         return;
     }
-    let path = source.file.parent().unwrap_or(Path::new("")).join(&**file);
+    let path = resolved(file, source);
     let allowed =
         "a file with 64 hexadecimal digits or 32 raw bytes, not readable by others (chmod o-rwx)";
     match secret_of(&path) {
@@ -137,26 +147,7 @@ fn read_pms(pairing: &mut Pairing, source: &Source, report: &mut dyn FnMut(Fault
     }
 }
 
-/// The secret in a file, or what is wrong with it.
-fn secret_of(path: &Path) -> Result<Secret, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mode = file.metadata().map_err(|error| error.to_string())?.mode();
-    if mode & 0o007 != 0 {
-        return Err(format!("mode {:04o}, open to everyone", mode & 0o7777));
-    }
-    // Room for the digits and one line end; more is no secret.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(128));
-    file.take(128)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    let secret = Secret::from_raw(&bytes).or_else(|| {
-        let text = std::str::from_utf8(&bytes).ok()?;
-        Secret::from_hex(text.trim())
-    });
-    secret.ok_or_else(|| format!("{} bytes that are not a secret", bytes.len()))
-}
-
-fn secrets(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn secrets(pairing: &Pairing, source: &Source, report: Report<'_>) {
     let why = "must be given where `protection` is sealed";
     if pairing.is_sealed() {
         if pairing.salt.is_none() {
@@ -182,7 +173,7 @@ fn secrets(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
     }
 }
 
-fn lists(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
+fn lists(pairing: &Pairing, source: &Source, report: Report<'_>) {
     if pairing.clients.is_empty() {
         report(source.fault_at(
             &pairing.clients,
@@ -198,9 +189,9 @@ fn lists(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
         ));
     }
     let clients = pairing.clients.iter().map(|client| &client.prefix);
-    once(clients, "client", source, report);
+    prefixes_once(clients, "a client list", source, report);
     let servers = pairing.servers.iter().map(|server| &server.prefix);
-    once(servers, "server", source, report);
+    prefixes_once(servers, "a server list", source, report);
     for server in pairing.servers.iter() {
         if pairing.is_sealed() && pairing.mode == Mode::TrustedServers && server.group.is_none() {
             report(source.fault_at(
@@ -212,26 +203,46 @@ fn lists(pairing: &Pairing, source: &Source, report: &mut dyn FnMut(Fault)) {
     }
 }
 
-fn once<'a>(
+/// One entry to `most`.
+fn number<T>(list: &At<Vec<T>>, most: usize, source: &Source, report: Report) {
+    if !(1..=most).contains(&list.len()) {
+        report(source.fault_at(
+            list,
+            &format!("{} entries", list.len()),
+            format!("1 to {most} entries"),
+        ));
+    }
+}
+
+fn prefixes_once<'a>(
     prefixes: impl Iterator<Item = &'a At<Prefix>>,
     list: &str,
     source: &Source,
-    report: &mut dyn FnMut(Fault),
+    report: Report,
+) {
+    let allowed = format!("each prefix once in {list}; prefixes inside each other are fine");
+    once_by(prefixes, |prefix| **prefix, &allowed, source, report);
+}
+
+/// Reports what comes again.
+fn once_by<'a, T: 'a, K: Eq + Hash + Display>(
+    list: impl Iterator<Item = &'a At<T>>,
+    key: impl Fn(&At<T>) -> K,
+    allowed: &str,
+    source: &Source,
+    report: Report,
 ) {
     let mut lines = HashMap::new();
-    for prefix in prefixes {
-        let (line, ..) = prefix.place();
-        if let Some(first) = lines.insert(**prefix, line) {
-            report(source.fault_at(
-                prefix,
-                &format!("`{}` for the second time, after line {first}", **prefix),
-                format!("each prefix once in a {list} list; prefixes inside each other are fine"),
-            ));
+    for one in list {
+        let found = key(one);
+        let again = format!("`{found}` for the second time, after line ");
+        if let Some(first) = lines.insert(found, one.place().0) {
+            report(source.fault_at(one, &format!("{again}{first}"), allowed));
         }
     }
 }
 
-fn between_pairings(pairings: &[Pairing], source: &Source, report: &mut dyn FnMut(Fault)) {
+fn between_pairings(pairings: &[Pairing], source: &Source, report: Report<'_>) {
     if let Some(pairing) = pairings.get(MAX_PAIRINGS) {
         report(source.fault_at(
             &pairing.name,

@@ -137,12 +137,7 @@ impl Source<'_> {
                 small(place.span().len()).max(1),
             )
         });
-        let mut error = error;
-        while let YamlError::AliasError { error: inner, .. }
-        | YamlError::WithSnippet { error: inner, .. } = error
-        {
-            error = inner;
-        }
+        let error = cause(error);
         let token = || match self.token(place) {
             token if token.is_empty() => "nothing".to_owned(),
             token => format!("`{token}`"),
@@ -238,6 +233,16 @@ impl Source<'_> {
             value.trim_end().chars().count() as u32,
         )
     }
+}
+
+/// The error inside those that only say where.
+pub(super) fn cause(mut error: &YamlError) -> &YamlError {
+    while let YamlError::AliasError { error: inner, .. }
+    | YamlError::WithSnippet { error: inner, .. } = error
+    {
+        error = inner;
+    }
+    error
 }
 
 /// Letters, digits and base64 signs in a row that are too many for a word.

@@ -9,7 +9,10 @@
 mod check;
 mod error;
 mod pairing;
+mod primary;
+mod primary_file;
 mod scalar;
+mod secondary;
 mod sections;
 mod summary;
 #[cfg(test)]
@@ -28,13 +31,23 @@ use zeroize::Zeroizing;
 
 pub use error::{ConfigError, Fault};
 pub use pairing::{Aead, Client, Generation, Kem, Mode, Pairing, Protection, Server, Suite};
+pub use primary::{
+    AllowedSecondary, Endpoint, EtcdStore, KeyPrefix, PairKeys, PairingRole, Primary, PrimaryEntry,
+    PrimaryPairing, PrimaryStore, Psk, PskId, TlsFiles,
+};
+pub use primary_file::{ConfigFile, PrimaryFile, PrimaryTelemetry};
 pub use scalar::{At, Period, Whole};
+pub use secondary::{Secondary, SecondaryVia};
 pub use sections::{
     Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, OverMtu, Policy, Port,
     Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
 };
-pub use types::{Device, Group, Listen, Name, NotAPrefix, Prefix, Secret, Unicast};
+pub use types::{
+    Device, DnsName, Group, HostPort, Listen, Name, NotAPrefix, Prefix, Secret, SecretBytes,
+    Unicast,
+};
 
+use secondary::SecondarySection;
 use sections::or_default;
 
 /// The whole file.
@@ -70,9 +83,17 @@ pub struct Config {
     /// Where others read what was measured. Default: Prometheus on 127.0.0.1:9464, socket /run/pdmgate/pdmgate.sock.
     #[serde(default, deserialize_with = "or_default")]
     pub telemetry: Telemetry,
-    /// The pairings. The first that matches both ends of a packet counts. Default none: everything passes untouched.
+    /// The static pairings. The first that matches both ends of a packet counts. Default none: everything passes untouched.
     #[serde(default, deserialize_with = "or_default")]
     pub pairings: Vec<Pairing>,
+    /// This process is a Primary: other Primaries and Secondaries register with it. Default null: it is none.
+    #[serde(default)]
+    pub primary: Option<Primary>,
+    #[serde(default, rename = "secondary")]
+    secondary_section: Option<At<SecondarySection>>,
+    /// `secondary`: this appliance gets pairings from a Primary. Default null: it has only those of `pairings`.
+    #[serde(skip)]
+    pub secondary: Option<Secondary>,
     /// What an operator should know about a file that is valid, one sentence each.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -89,11 +110,13 @@ impl Config {
     /// [`ConfigError::Read`] if the file cannot be read as text, [`ConfigError::Invalid`] with everything that is wrong in it; after an
     /// error of the YAML itself, or of a value by itself, nothing further is looked at.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let (text, mode) = read(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut config = Self::parse(&text, path)?;
+        let (text, mode) = read_file(path)?;
+        Self::of_text(&text, mode, path)
+    }
+
+    /// Checks the text of the file at `path`, which has `mode`.
+    fn of_text(text: &str, mode: u32, path: &Path) -> Result<Self, ConfigError> {
+        let mut config = Self::parse(text, path)?;
         let inline = |pairing: &Pairing| pairing.pms.is_some() && pairing.pms_file.is_none();
         if mode & 0o007 != 0 && config.pairings.iter().any(inline) {
             config.warnings.push(format!(
@@ -159,6 +182,13 @@ impl Config {
 }
 
 /// The text of a file, zeroed when dropped, and the file's mode.
+fn read_file(path: &Path) -> Result<(Zeroizing<String>, u32), ConfigError> {
+    read(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn read(path: &Path) -> io::Result<(Zeroizing<String>, u32)> {
     let mut file = File::open(path)?;
     let about = file.metadata()?;

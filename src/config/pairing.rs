@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IntoDeserializer, value::Error as WordError},
+};
 
 use super::{
-    scalar::{At, Whole, words},
+    scalar::{At, Whole, text, words},
     types::{Group, Name, Prefix, Secret},
 };
 
@@ -15,8 +18,8 @@ use super::{
 pub struct Pairing {
     /// 1 to 64 letters, digits, dots, dashes and underscores, once in the file. Local: the peer may call it otherwise. Must be given.
     pub name: At<Name>,
-    /// Who shares which secret (protocol section 3). Default `trusted-servers`.
-    #[serde(default)]
+    /// Who shares which secret (protocol section 3): any but `ibc`, which needs registration. Default `trusted-servers`.
+    #[serde(default, deserialize_with = "static_mode")]
     pub mode: Mode,
     /// Whether the metrics are sealed. Default `sealed`.
     #[serde(default)]
@@ -53,6 +56,15 @@ impl Pairing {
     pub fn secrets(&self) -> Option<(&Secret, &Secret)> {
         Some((self.salt.as_deref()?, self.pms.as_deref()?))
     }
+}
+
+/// Any mode but `ibc`: a secret between two Secondaries that no file can hold.
+fn static_mode<'de, D: Deserializer<'de>>(from: D) -> Result<Mode, D::Error> {
+    let allowed = "one of trusted-servers, asymmetric-poll, no-protection; ibc needs registration: `primary.pairings`";
+    text(from, allowed, |word| {
+        let mode = Mode::deserialize(IntoDeserializer::<WordError>::into_deserializer(word));
+        mode.ok().filter(|mode| *mode != Mode::Ibc)
+    })
 }
 
 words! {

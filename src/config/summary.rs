@@ -1,5 +1,7 @@
 //! What `pdmgate check` prints about a valid configuration.
 
+mod roles;
+
 use std::fmt::{self, Write};
 
 use super::{Config, Device, Mode, Pairing};
@@ -73,11 +75,17 @@ impl Config {
             [] => writeln!(out, "telemetry  none")?,
             list => writeln!(out, "telemetry  {}", list.join(", "))?,
         }
-        if self.pairings.is_empty() {
+        if self.pairings.is_empty() && self.secondary.is_none() {
             writeln!(out, "pairings   none: everything passes untouched")?;
         }
         for pairing in &self.pairings {
             write_pairing(pairing, out)?;
+        }
+        if let Some(secondary) = &self.secondary {
+            roles::write_secondary(secondary, out)?;
+        }
+        if let Some(primary) = &self.primary {
+            roles::write_primary(primary, out)?;
         }
         for warning in &self.warnings {
             writeln!(out, "warning    {warning}")?;

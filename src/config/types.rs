@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -232,6 +232,97 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// A name in a certificate's list of subject alternative names (dNSName), in small letters: letters, digits, dashes and underscores
+/// between dots, at most 253 bytes; no wildcard, no address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DnsName(String);
+
+impl DnsName {
+    pub(super) const ALLOWED: &str =
+        "the DNS name that the certificate holds, such as hq.example: no wildcard, no address";
+
+    /// Reads a name; `None` if it is none.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let legal = !word.ends_with('.') && rustls_pki_types::DnsName::try_from(word).is_ok();
+        legal.then(|| Self(word.to_ascii_lowercase()))
+    }
+
+    /// The name, in small letters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DnsName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for DnsName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        text(from, Self::ALLOWED, Self::parse)
+    }
+}
+
+/// A host, by name or address, and a TCP port to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// Reads `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; `None` for anything else.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let (host, port) = word.rsplit_once(':')?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
+                address.to_string()
+            }
+            None => match host.parse::<Ipv4Addr>() {
+                Ok(address) => address.to_string(),
+                Err(_) => DnsName::parse(host)?.0,
+            },
+        };
+        let digits = port.bytes().all(|digit| digit.is_ascii_digit());
+        let port = port.parse().ok().filter(|port| digits && *port != 0)?;
+        Some(Self { host, port })
+    }
+
+    /// The name, or the address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(out, "[{}]:{}", self.host, self.port),
+            false => write!(out, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPort {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let allowed = "host:port such as hq.example:8250, 192.0.2.1:8250 or [2001:db8::1]:8250";
+        text(from, allowed, Self::parse)
+    }
+}
+
 /// The name of a group of servers, 1 to 255 bytes. Both ends must write it alike, since it goes into the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group(String);
@@ -306,7 +397,7 @@ impl fmt::Display for Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let allowed = "address:port such as 127.0.0.1:9464 or [::1]:9464, or null";
+        let allowed = "address:port such as 127.0.0.1:9464 or [::1]:9464";
         text(from, allowed, |word| word.parse().ok().map(Self))
     }
 }
@@ -383,5 +474,27 @@ impl<'de> Deserialize<'de> for Secret {
         }
 
         from.deserialize_str(Digits)
+    }
+}
+
+/// Secret bytes of any number, from a file of their own. Zeroed when dropped, never printed.
+#[derive(Default)]
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+impl SecretBytes {
+    pub(super) fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("(hidden)")
     }
 }

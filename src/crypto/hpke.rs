@@ -103,6 +103,15 @@ impl KemPrivateKey {
             PrivateKey::P256(_) => Kem::P256HkdfSha256,
         }
     }
+
+    /// The key itself, `Nsk` bytes (RFC 9180 section 7.1.2), for a file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(match &self.0 {
+            PrivateKey::X25519(key) => key.to_bytes().to_vec(),
+            PrivateKey::P256(key) => key.to_bytes().to_vec(),
+        })
+    }
 }
 
 impl fmt::Debug for KemPrivateKey {

@@ -10,9 +10,12 @@
 //! | | value |
 //! |---|---|
 //! | s | `LabeledExpand(PRK, "pdmv2 ibc", "", 48)` as a big-endian number, mod r |
-//! | H1, H2 | RFC 9380's `BLS12381G1_XMD:SHA-256_SSWU_RO_` and `BLS12381G2_XMD:SHA-256_SSWU_RO_` of `entry(p)`, tags below |
-//! | a key | its point in the compressed form of RFC 9380's reference and of BLS signatures: x big-endian (in G2 the part of u first), in the top bits of the first byte 1, identity?, "y is the larger root" |
+//! | H1, H2 | `hash_to_curve(entry(p))` of RFC 9380's suites `BLS12381G1_XMD:SHA-256_SSWU_RO_` and `BLS12381G2_XMD:SHA-256_SSWU_RO_`; the tag is `PDMV2-V01-CS01-with-` and the suite's name |
+//! | a key | its point compressed, as in BLS signatures (Zcash's form, below) |
 //! | SharedSecret | `LabeledExtract("", "pdmv2 ibc pair", GT)`, GT the 576 bytes below |
+//!
+//! A compressed point is x big-endian: 48 bytes, in G2 96, where x = a + b·u is written b ‖ a. The top three bits of its first
+//! byte are 1, 1 for the identity (all else is 0 then), and 1 if y is the larger of the two roots, in G2 by b and then by a.
 //!
 //! # The pairing, and the bytes of GT
 //!
@@ -24,13 +27,14 @@
 //!
 //! `e(P, Q)` is the optimal ate pairing: the Miller loop over |x| = 0xd201000000010000, conjugated as x is negative, raised to
 //! 3 · (p¹² - 1) / r. The factor 3 comes with the usual fast final exponentiation: whoever has a library that raises to
-//! (p¹² - 1) / r cubes its result, and if it does not conjugate, inverts it. Every element is `c0 + c1·w + c2·w² + … + c5·w⁵` with `c` in Fp2 (`v` is `w²`), and is written
+//! (p¹² - 1) / r cubes its result, and if it does not conjugate, inverts it. Every element is
+//! `c0 + c1·w + c2·w² + … + c5·w⁵` with coefficients in Fp2 (v is w²), and is written
 //!
 //! ```text
 //!   c0 ‖ c1 ‖ c2 ‖ c3 ‖ c4 ‖ c5,    c = a + b·u as  a (48 bytes, big-endian) ‖ b (48)
 //! ```
 //!
-//! A Secondary computes one pairing for each pair of entries that talk, on the management core.
+//! A Secondary computes one pairing for each pair of entries that talk, on the management core: one to two milliseconds.
 
 mod curve;
 

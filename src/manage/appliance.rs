@@ -15,6 +15,8 @@ use crate::dpdk::{
 };
 use crate::flow::FlowTable;
 use crate::flow::table::TableError;
+use crate::registration::link::{self, CoreEnd};
+use crate::registration::service::{Service, ServiceError};
 use crate::snapshot::{BuildError, Inputs, Snapshot, State, StateError};
 use crate::telemetry::pairing::TooManyPairings;
 use crate::telemetry::server::{Listen, Server, StartError};
@@ -68,6 +70,9 @@ pub enum RunError {
     /// The system has no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Random(#[from] getrandom::Error),
+    /// Registration does not start.
+    #[error(transparent)]
+    Registration(#[from] ServiceError),
     /// Signals cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -159,12 +164,13 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         watched("inside", inside.port),
         watched("outside", outside.port),
     ];
+    let (service, granted) = register(&config)?;
     let mut core = Core::new(
         &shared,
         config,
         path,
         state,
-        None,
+        granted,
         ports,
         Arc::clone(&gauges),
     );
@@ -222,9 +228,27 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         worker.wait();
     }
     core.finish();
+    drop(service);
     served?.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts what registers, if the configuration has such: a Primary, a Secondary's agent, or both; and the end from which the
+/// management core takes what is granted.
+fn register(config: &Config) -> Result<(Option<Service>, Option<CoreEnd>), RunError> {
+    let (agent, granted) = match &config.secondary {
+        Some(secondary) => {
+            let (agent, granted) = link::link();
+            (Some((secondary, agent)), Some(granted))
+        }
+        None => (None, None),
+    };
+    if config.primary.is_none() && agent.is_none() {
+        return Ok((None, None));
+    }
+    let service = Service::start(config.primary.as_ref(), agent)?;
+    Ok((Some(service), granted))
 }
 
 /// Ethernet header and two VLAN tags.

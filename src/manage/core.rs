@@ -53,6 +53,10 @@ impl Signals {
         signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))?;
         Ok(signals)
     }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
 /// Does something at most once in a while.

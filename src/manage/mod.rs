@@ -12,7 +12,9 @@ mod appliance;
 mod core;
 mod links;
 mod poll;
+mod primary;
 mod registered;
 mod source;
 
 pub use appliance::{RunError, run};
+pub use primary::{PrimaryRunError, run_primary};

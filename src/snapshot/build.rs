@@ -492,7 +492,9 @@ impl Entry {
     }
 }
 
-fn suite_of(suite: config::Suite) -> Suite {
+/// A suite of the configuration, as the key schedule takes it.
+#[must_use]
+pub fn suite_of(suite: config::Suite) -> Suite {
     Suite {
         kem: match suite.kem {
             config::Kem::X25519 => Kem::X25519HkdfSha256,

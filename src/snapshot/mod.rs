@@ -45,7 +45,7 @@ use crate::{
     wire::FiveTuple,
 };
 pub use admit::GrantError;
-pub use build::{BuildError, Inputs};
+pub use build::{BuildError, Inputs, suite_of};
 pub use grant::Grant;
 pub use granted::{Awaited, NotSealing, PairId};
 use granted::{Granted, Presence};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -84,7 +84,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn stats(&self) -> Result<Stats, ClientError> {
-        self.ask("/v1/stats")
+        self.ask(Method::GET, "/v1/stats")
     }
 
     /// The flows that `query` asks for.
@@ -92,11 +92,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn flows(&self, query: &FlowQuery) -> Result<Vec<FlowRecord>, ClientError> {
-        self.ask(&flows_target(query))
+        self.ask(Method::GET, &flows_target(query))
     }
 
-    fn ask<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let answer = async { tokio::time::timeout(PATIENCE, self.get(target)).await };
+    /// Asks for `target`, a path and query of legal characters, and reads the answer's JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<T, ClientError> {
+        let answer = async { tokio::time::timeout(PATIENCE, self.send(method, target)).await };
         let body = self
             .runtime
             .block_on(answer)
@@ -104,7 +112,7 @@ impl Client {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    async fn get(&self, target: &str) -> Result<Bytes, ClientError> {
+    async fn send(&self, method: Method, target: &str) -> Result<Bytes, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             let socket = self.socket.clone();
             match source.kind() {
@@ -116,6 +124,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method;
         // Targets are made below from ASCII letters and escapes only; one that is no URI would be a bug there.
         *request.uri_mut() = target
             .parse()
@@ -138,14 +147,21 @@ fn flows_target(query: &FlowQuery) -> String {
     let mut target = format!("/v1/flows?limit={}&sort={}", query.limit, query.sort.name());
     if let Some(pairing) = &query.pairing {
         target.push_str("&pairing=");
-        for byte in pairing.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                    target.push(char::from(byte));
-                }
-                _ => target.push_str(&format!("%{byte:02X}")),
-            }
-        }
+        target.push_str(&escape(pairing));
     }
     target
+}
+
+/// A text as a value in a query (RFC 3986 section 2.1).
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                escaped.push(char::from(byte));
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }

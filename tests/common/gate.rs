@@ -182,6 +182,12 @@ impl Gate {
         })
     }
 
+    /// Starts one on AF_PACKET in a lab with a whole configuration, whose socket is `pdmgate.sock` in `dir`.
+    pub fn start_with(lab: &Lab, side: Side, dir: PathBuf, yaml: &str) -> Self {
+        let command = lab.gate_netns(side).command(PDMGATE);
+        Self::launch(command, dir, |_| yaml.to_owned())
+    }
+
     fn launch(mut command: Command, dir: PathBuf, yaml: impl Fn(&Path) -> String) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
         let config = dir.join("pdmgate.yaml");

@@ -13,6 +13,7 @@
 //! take turns, over all test processes, because their traffic is timed and the machine may be small.
 #![allow(dead_code, reason = "each test uses a part of the lab")]
 
+pub mod authority;
 pub mod capture;
 pub mod gate;
 pub mod lab;
@@ -20,3 +21,4 @@ pub mod netns;
 pub mod oracle;
 pub mod packets;
 pub mod process;
+pub mod site;

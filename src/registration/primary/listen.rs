@@ -1,0 +1,207 @@
+//! Accepts connections. Whoever has not proved who it is gets little: a short time, and a place in a bounded queue whose oldest goes
+//! first, so that any number of half-open connections does not keep an honest one, which is through in milliseconds, away.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsStream;
+
+use super::{
+    Primary, PrimaryError, analyzer,
+    counters::{Closed, who},
+    peer, secondary,
+};
+use crate::registration::{
+    frame::{Reader, Received, Writer},
+    message::{Message, Reason, Refused},
+    tls,
+};
+
+/// How long a handshake and the first message may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections that are half open at once.
+const HALF_OPEN: usize = 1_024;
+/// Connections that the system keeps for us until they are accepted.
+const BACKLOG: u32 = 1_024;
+
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, PrimaryError> {
+    let bound = || -> std::io::Result<TcpListener> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart must not wait for the connections of the process before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = bound().map_err(|source| PrimaryError::Listen {
+        address: address.to_string(),
+        source,
+    })?;
+    tracing::info!(%address, "registration listens");
+    Ok(listener)
+}
+
+/// Accepts connections for ever.
+pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
+    let half_open = Arc::new(Mutex::new(VecDeque::<(u64, AbortHandle)>::new()));
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: connections that end will make room.
+                tracing::warn!("cannot accept a connection: {error}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let number = primary.next_connection();
+        let done = Done {
+            number,
+            half_open: Arc::clone(&half_open),
+        };
+        let task = tokio::spawn(welcome(Arc::clone(&primary), stream, address, done));
+        let mut waiting = half_open.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back((number, task.abort_handle()));
+        if waiting.len() > HALF_OPEN
+            && let Some((_, oldest)) = waiting.pop_front()
+        {
+            oldest.abort();
+            drop(waiting);
+            let why = "too many connections are half open, and this was the oldest";
+            primary.counters.closed(Closed::HalfOpen, "somebody", why);
+        }
+    }
+}
+
+/// Takes a connection off the half-open ones.
+struct Done {
+    number: u64,
+    half_open: Arc<Mutex<VecDeque<(u64, AbortHandle)>>>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let mut waiting = self
+            .half_open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|(number, _)| *number != self.number);
+    }
+}
+
+/// A connection whose other end has proved who it is, and has said what it wants.
+struct Opened {
+    reader: Reader<ReadHalf<TlsStream<TcpStream>>>,
+    writer: Writer<WriteHalf<TlsStream<TcpStream>>>,
+    names: Vec<String>,
+    expires: SystemTime,
+    first: Received,
+}
+
+async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
+    let _ = stream.set_nodelay(true);
+    let stream = primary.identity.accept(stream).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let names = tls::peer_names(&stream).map_err(|error| error.to_string())?;
+    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let (reader, writer) = tokio::io::split(stream);
+    let mut reader = Reader::new(reader);
+    let first = reader.next().await.map_err(|error| error.to_string())?;
+    Ok(Opened {
+        reader,
+        writer: Writer::new(writer),
+        names: names.iter().map(ToString::to_string).collect(),
+        expires,
+        first,
+    })
+}
+
+/// From a connection to the protocol that its first message asks for.
+async fn welcome(primary: Arc<Primary>, stream: TcpStream, address: SocketAddr, done: Done) {
+    let opened = timeout(HANDSHAKE, open(&primary, stream)).await;
+    let failed = |why: &str| {
+        let counters = &primary.counters;
+        counters.closed(Closed::Handshake, &address.to_string(), why);
+    };
+    let opened = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(why)) => return failed(&why),
+        Err(_) => {
+            return failed(&format!(
+                "no handshake and first message in {} s",
+                HANDSHAKE.as_secs()
+            ));
+        }
+    };
+    drop(done);
+    let who = who(&opened.names, Some(address));
+    let expires = opened.expires;
+    tokio::select! {
+        () = dispatch(&primary, opened, &who) => {}
+        () = until(expires) => primary.counters.closed(Closed::Expired, &who, "its certificate ended"),
+    }
+}
+
+async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
+    let Opened {
+        reader,
+        mut writer,
+        names,
+        first,
+        ..
+    } = opened;
+    let allowed = match first.message {
+        Message::Register(register) => {
+            return secondary::serve(primary, &names, reader, writer, register).await;
+        }
+        Message::Analyze(analyze) => {
+            return analyzer::serve(primary, &names, writer, &analyze).await;
+        }
+        Message::SetupRequest(_) | Message::ListRequest(_) => primary.pairing_with(&names),
+        other => {
+            let why = format!("it begins with a {}", other.kind());
+            return primary.counters.closed(Closed::OutOfOrder, who, &why);
+        }
+    };
+    match allowed {
+        Some(at) => peer::serve(primary, at, &names, reader, writer, first).await,
+        None => {
+            let refused = Message::Refused(Refused {
+                reason: Reason::NotAllowed,
+            });
+            let _ = writer.send(&refused).await;
+            let why = "its name is no peer's";
+            primary.counters.closed(Closed::NotAllowed, who, why);
+        }
+    }
+}
+
+/// Returns when a certificate ends.
+pub(in crate::registration) async fn until(end: SystemTime) {
+    // In steps, since the clock may be set.
+    while let Ok(left) = end.duration_since(SystemTime::now()) {
+        sleep(left.clamp(Duration::from_secs(1), Duration::from_secs(3_600))).await;
+    }
+}
+
+/// Warns before our own certificate ends.
+pub(super) async fn watch_certificate(primary: Arc<Primary>) {
+    loop {
+        for warning in primary.identity.warnings(SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
+        sleep(Duration::from_secs(3_600)).await;
+    }
+}

@@ -1,0 +1,611 @@
+//! A connection between two Primaries (protocol section 5): agrees on master secrets, and keeps both ends' lists the same.
+//!
+//! ```text
+//! Primary Client                                   Primary Server
+//!   setup request    ──────────────────────────►     the first suite of the client's that it allows
+//!   encapsulates     ◄──────────────────────────   setup response
+//!   kem request      ──────────────────────────►     stores the secret, then answers
+//!   stores           ◄──────────────────────────   kem response
+//!   list request     ──────────────────────────►     answers when all its Secondaries hold list and secret
+//!   begins to seal   ◄──────────────────────────   list response              … and the same the other way round
+//! ```
+//!
+//! A list request goes out when our list changed, or when our Secondaries hold a new secret; its answer is what both wait for before they
+//! send under anything new. Both ends send list requests whenever they have news, also between the messages of a negotiation.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
+    net::TcpStream,
+    time::{interval, sleep, timeout},
+};
+
+use super::{
+    Primary,
+    counters::{Closed, who},
+    negotiate::{self, Asked, NegotiationError, Offered},
+    now,
+    pairing::Pairing,
+    record::{MasterRecord, PairingRecord, Renewal},
+};
+use crate::{
+    registration::{
+        backoff::Backoff,
+        frame::{FrameError, Reader, Received, Writer},
+        message::{
+            KemRequest, KemResponse, ListRequest, ListResponse, Message, Ping, Pong, Reason,
+            Refused, Renew, Revoke, SetupRequest, SetupResponse, Status,
+        },
+        tls,
+    },
+    snapshot::Role,
+};
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long a peer may be silent before it is asked whether it is there, and before it is taken for gone.
+const PING: Duration = Duration::from_secs(10);
+const SILENT: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(100);
+/// Negotiations that a peer may begin in [`ANSWER`].
+const NEGOTIATIONS: usize = 60;
+/// Requests of one peer whose answers wait for Secondaries, at most.
+const UNANSWERED: usize = 16;
+/// Least time between two negotiations that this end begins.
+const BETWEEN: Duration = Duration::from_millis(200);
+/// How long a new secret may take to come into use before another one is tried.
+const STUCK: u64 = 20;
+
+/// Why a connection between Primaries ended.
+pub(super) enum End {
+    /// The other end closed it, or the network did.
+    Gone(String),
+    /// This end closed it.
+    Closed(Closed, String),
+    /// This end closed it and said why.
+    Refused(Reason, Closed, String),
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        let text = error.to_string();
+        match error {
+            FrameError::Decode(_) => Self::Closed(Closed::Malformed, text),
+            FrameError::Length { .. } | FrameError::Late { .. } => {
+                Self::Closed(Closed::Frame, text)
+            }
+            FrameError::Closed | FrameError::Truncated | FrameError::Io(_) | FrameError::Broken => {
+                Self::Gone(text)
+            }
+        }
+    }
+}
+
+/// Where a negotiation stands.
+enum Negotiation {
+    None,
+    /// Client: `setup` was asked.
+    Asked(Asked, Instant),
+    /// Client: `kem` was asked; the secret counts once it is answered.
+    Encapsulated(Box<MasterRecord>, Instant),
+    /// Server: `setup` was answered.
+    Offered(Box<Offered>, Instant),
+}
+
+/// Connects to the peer of the pairing in place `at` for ever, if connecting is ours.
+pub(super) async fn connect(primary: Arc<Primary>, at: usize) {
+    let Some(pairing) = primary.pairings.get(at) else {
+        return;
+    };
+    if pairing.role == Role::Server {
+        return;
+    }
+    let mut leads = primary.store.leads();
+    let mut records = primary.mirror.changes();
+    let mut backoff = Backoff::new();
+    let mut addresses = pairing.connect.iter().cycle();
+    loop {
+        if leads.wait_for(|leads| *leads).await.is_err() {
+            return;
+        }
+        while primary.record(pairing).revoked {
+            if records.changed().await.is_err() {
+                return;
+            }
+        }
+        let Some(address) = addresses.next() else {
+            return;
+        };
+        let connected = tokio::select! {
+            connected = attempt(&primary, at, address, &mut backoff) => connected,
+            // Another replica took over: its connection is the one that counts.
+            _ = leads.wait_for(|leads| !*leads) => continue,
+        };
+        if let Err(why) = connected {
+            tracing::warn!(pairing = %pairing.name, peer = %pairing.peer, address, "no connection to the peer: {why}");
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+async fn attempt(
+    primary: &Arc<Primary>,
+    at: usize,
+    address: &str,
+    backoff: &mut Backoff,
+) -> Result<(), String> {
+    let Some(pairing) = primary.pairings.get(at) else {
+        return Ok(());
+    };
+    let opened = timeout(CONNECT, async {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| e.to_string())?;
+        let _ = stream.set_nodelay(true);
+        let stream = primary.identity.connect(stream, &pairing.peer).await;
+        stream.map_err(|error| error.to_string())
+    });
+    let stream = opened
+        .await
+        .map_err(|_| format!("no answer in {} s", CONNECT.as_secs()))??;
+    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let (reader, writer) = tokio::io::split(stream);
+    let since = Instant::now();
+    let link = Link::new(primary, at, Reader::new(reader), Writer::new(writer));
+    let end = tokio::select! {
+        end = link.run(None) => end,
+        () = super::listen::until(expires) => {
+            End::Closed(Closed::Expired, "its certificate ended".to_owned())
+        }
+    };
+    // One that lasted was a good one.
+    if since.elapsed() > SILENT {
+        backoff.reset();
+    }
+    report(primary, &[pairing.peer.clone()], end)
+}
+
+/// Serves a peer that connected; `first` is its first message.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
+    primary: &Arc<Primary>,
+    at: usize,
+    names: &[String],
+    reader: Reader<ReadHalf<S>>,
+    writer: Writer<WriteHalf<S>>,
+    first: Received,
+) {
+    let link = Link::new(primary, at, reader, writer);
+    let end = link.run(Some(first)).await;
+    if let Err(why) = report(primary, names, end) {
+        tracing::info!(peer = %who(names, None), "the peer is gone: {why}");
+    }
+}
+
+fn report(primary: &Primary, names: &[String], end: End) -> Result<(), String> {
+    match end {
+        End::Gone(why) => Err(why),
+        End::Closed(reason, why) | End::Refused(_, reason, why) => {
+            primary.counters.closed(reason, &who(names, None), &why);
+            Err(why)
+        }
+    }
+}
+
+/// One connection.
+struct Link<'p, S> {
+    primary: &'p Arc<Primary>,
+    pairing: &'p Pairing,
+    reader: Reader<ReadHalf<S>>,
+    writer: Writer<WriteHalf<S>>,
+    negotiation: Negotiation,
+    /// When negotiations began lately.
+    begun: VecDeque<Instant>,
+    /// The list request under way, and the newest that was answered in this connection.
+    asked: Option<(u64, Instant)>,
+    answered: Option<u64>,
+    /// The peer's newest list in this connection.
+    theirs: Option<u64>,
+    /// Its list requests that are to be answered when our Secondaries hold a version.
+    owed: VecDeque<(u64, u64)>,
+    heard: Instant,
+    pinged: bool,
+    renew_sent: Option<Instant>,
+}
+
+impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
+    fn new(
+        primary: &'p Arc<Primary>,
+        at: usize,
+        reader: Reader<ReadHalf<S>>,
+        writer: Writer<WriteHalf<S>>,
+    ) -> Self {
+        Self {
+            primary,
+            pairing: &primary.pairings[at],
+            reader,
+            writer,
+            negotiation: Negotiation::None,
+            begun: VecDeque::new(),
+            asked: None,
+            answered: None,
+            theirs: None,
+            owed: VecDeque::new(),
+            heard: Instant::now(),
+            pinged: false,
+            renew_sent: None,
+        }
+    }
+
+    fn is_client(&self) -> bool {
+        self.pairing.role == Role::Client
+    }
+
+    /// Runs until the connection ends.
+    async fn run(mut self, first: Option<Received>) -> End {
+        self.pairing.connected.send_replace(Some(now()));
+        let served = self.serve(first).await;
+        self.pairing.connected.send_replace(None);
+        let Err(end) = served;
+        if let End::Refused(reason, ..) = &end {
+            let refused = Message::Refused(Refused { reason: *reason });
+            let _ = self.writer.send(&refused).await;
+        }
+        end
+    }
+
+    async fn serve(&mut self, first: Option<Received>) -> Result<std::convert::Infallible, End> {
+        tracing::info!(pairing = %self.pairing.name, peer = %self.pairing.peer, "the peer is connected");
+        let mut records = self.primary.mirror.changes();
+        let mut held = self.pairing.held.subscribe();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        if let Some(first) = first {
+            self.handle(first).await?;
+        }
+        loop {
+            self.act().await?;
+            tokio::select! {
+                received = self.reader.next() => {
+                    let received = received?;
+                    self.heard = Instant::now();
+                    self.pinged = false;
+                    self.handle(received).await?;
+                }
+                _ = records.changed() => {}
+                _ = held.changed() => {}
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &Message) -> Result<(), End> {
+        self.writer.send(message).await?;
+        Ok(())
+    }
+
+    /// Does what is due.
+    async fn act(&mut self) -> Result<(), End> {
+        let record = self.primary.record(self.pairing);
+        if record.revoked {
+            let _ = self.writer.send(&Message::Revoke(Revoke)).await;
+            return Err(End::Gone("the pairing is revoked".to_owned()));
+        }
+        let held = *self.pairing.held.borrow();
+        while let Some((serial, _)) = self.owed.pop_front_if(|(_, version)| *version <= held) {
+            let response = ListResponse {
+                serial,
+                status: Status::Ok,
+            };
+            self.send(&Message::ListResponse(response)).await?;
+        }
+        self.negotiate(&record).await?;
+        self.tell(&record).await?;
+        let silent = self.heard.elapsed();
+        if silent > SILENT {
+            let why = format!("nothing came for {} s", SILENT.as_secs());
+            return Err(End::Closed(Closed::Silent, why));
+        }
+        if silent > PING && !self.pinged {
+            self.pinged = true;
+            self.send(&Message::Ping(Ping { number: 0 })).await?;
+        }
+        let since = match &self.negotiation {
+            Negotiation::None => None,
+            Negotiation::Asked(_, since)
+            | Negotiation::Encapsulated(_, since)
+            | Negotiation::Offered(_, since) => Some(*since),
+        };
+        if since.is_some_and(|since| since.elapsed() > ANSWER) {
+            let why = format!("a negotiation took longer than {} s", ANSWER.as_secs());
+            return Err(End::Closed(Closed::Silent, why));
+        }
+        Ok(())
+    }
+
+    /// Begins a negotiation, or asks the peer to, when a new secret is due.
+    async fn negotiate(&mut self, record: &PairingRecord) -> Result<(), End> {
+        if !matches!(self.negotiation, Negotiation::None) || !self.is_due(record) {
+            return Ok(());
+        }
+        let last = self.begun.back().copied().or(self.renew_sent);
+        if last.is_some_and(|last| last.elapsed() < BETWEEN) {
+            return Ok(());
+        }
+        if self.is_client() {
+            self.begun.push_back(Instant::now());
+            let (asked, request) = negotiate::ask(self.pairing).map_err(|error| refuse(&error))?;
+            self.negotiation = Negotiation::Asked(asked, Instant::now());
+            return self.send(&request).await;
+        }
+        // The client begins; it is asked again if that takes long.
+        if self.renew_sent.is_none_or(|sent| sent.elapsed() > ANSWER) {
+            self.renew_sent = Some(Instant::now());
+            return self.send(&Message::Renew(Renew)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a new master secret is due.
+    fn is_due(&self, record: &PairingRecord) -> bool {
+        let Some(newest) = record.masters.first() else {
+            return self.is_client();
+        };
+        // One at a time: what was agreed on last has to come into use first.
+        if !newest.sealing && now() < newest.since + STUCK {
+            return false;
+        }
+        if record.renewal.is_some() {
+            return true;
+        }
+        let aged = |age: Duration| now() >= newest.since + age.as_secs();
+        let other_terms = (newest.mode, newest.protection)
+            != (self.pairing.mode, self.pairing.protection)
+            || !self.pairing.suites.contains(&newest.suite);
+        self.pairing.renew_after.is_some_and(aged) || (!self.is_client() && other_terms)
+    }
+
+    /// Tells the peer our list if it changed, or if our Secondaries hold a new secret.
+    async fn tell(&mut self, record: &PairingRecord) -> Result<(), End> {
+        if let Some((_, since)) = self.asked {
+            if since.elapsed() > ANSWER {
+                let why = format!("a list was not answered in {} s", ANSWER.as_secs());
+                return Err(End::Closed(Closed::Silent, why));
+            }
+            return Ok(());
+        }
+        if record.masters.is_empty() || self.answered >= Some(record.own_serial) {
+            return Ok(());
+        }
+        let request = ListRequest {
+            serial: record.own_serial,
+            pms: record.masters.first().map(|master| master.id),
+            entries: record.told(),
+        };
+        self.asked = Some((record.own_serial, Instant::now()));
+        self.send(&Message::ListRequest(request)).await
+    }
+
+    async fn handle(&mut self, received: Received) -> Result<(), End> {
+        let Received { message, bytes } = received;
+        match message {
+            Message::SetupRequest(request) if !self.is_client() => {
+                self.on_setup_request(&request, &bytes).await
+            }
+            Message::SetupResponse(response) => self.on_setup_response(&response, &bytes).await,
+            Message::KemRequest(request) => self.on_kem_request(request).await,
+            Message::KemResponse(response) => self.on_kem_response(response).await,
+            Message::ListRequest(request) => self.on_list_request(request).await,
+            Message::ListResponse(response) => self.on_list_response(&response).await,
+            Message::Renew(_) if self.is_client() => {
+                let wanted = |record: &mut PairingRecord| {
+                    record.renewal.get_or_insert(Renewal::Wanted);
+                };
+                self.update(wanted).await
+            }
+            Message::Revoke(_) => {
+                self.update(PairingRecord::end).await?;
+                tracing::warn!(pairing = %self.pairing.name, peer = %self.pairing.peer, "the peer revoked the pairing");
+                Err(End::Gone("the peer revoked the pairing".to_owned()))
+            }
+            Message::Ping(Ping { number }) => self.send(&Message::Pong(Pong { number })).await,
+            Message::Pong(_) => Ok(()),
+            Message::Refused(Refused { reason }) => {
+                if reason == Reason::Revoked {
+                    self.update(PairingRecord::end).await?;
+                }
+                Err(End::Gone(format!("the peer refused: {}", reason.word())))
+            }
+            other => Err(out_of_order(other.kind())),
+        }
+    }
+
+    async fn update<T>(&self, edit: impl FnMut(&mut PairingRecord) -> T) -> Result<T, End> {
+        let updated = self.primary.update(self.pairing, edit).await;
+        updated.map_err(|error| End::Gone(error.to_string()))
+    }
+
+    async fn on_setup_request(&mut self, request: &SetupRequest, bytes: &[u8]) -> Result<(), End> {
+        while self
+            .begun
+            .pop_front_if(|begun| begun.elapsed() > ANSWER)
+            .is_some()
+        {}
+        if self.begun.len() >= NEGOTIATIONS {
+            let why = "it negotiates without end".to_owned();
+            return Err(End::Refused(Reason::Busy, Closed::TooMany, why));
+        }
+        self.begun.push_back(Instant::now());
+        let offer = negotiate::offer(self.pairing, request, bytes);
+        let (offered, response) = offer.map_err(|error| refuse(&error))?;
+        self.negotiation = Negotiation::Offered(Box::new(offered), Instant::now());
+        self.send(&response).await
+    }
+
+    async fn on_setup_response(
+        &mut self,
+        response: &SetupResponse,
+        bytes: &[u8],
+    ) -> Result<(), End> {
+        let Negotiation::Asked(asked, _) = &self.negotiation else {
+            return Err(out_of_order("setup response"));
+        };
+        let told = self.primary.record(self.pairing).told();
+        let encapsulated = negotiate::encapsulate(self.pairing, asked, response, bytes, told);
+        let (master, request) = encapsulated.map_err(|error| refuse(&error))?;
+        self.negotiation = Negotiation::Encapsulated(Box::new(master), Instant::now());
+        self.send(&request).await
+    }
+
+    async fn on_kem_request(&mut self, request: KemRequest) -> Result<(), End> {
+        let Negotiation::Offered(offered, _) =
+            std::mem::replace(&mut self.negotiation, Negotiation::None)
+        else {
+            return Err(out_of_order("kem request"));
+        };
+        let respond = |status, entries| Message::KemResponse(KemResponse { status, entries });
+        let master = match negotiate::decapsulate(self.pairing, &offered, &request) {
+            Ok(master) => master,
+            Err(NegotiationError::NotConfirmed) => {
+                self.send(&respond(Status::NotConfirmed, Vec::new()))
+                    .await?;
+                let why = NegotiationError::NotConfirmed.to_string();
+                return Err(End::Closed(Closed::NotConfirmed, why));
+            }
+            Err(error) => return Err(refuse(&error)),
+        };
+        self.take_in(&master, &request.entries).await?;
+        let told = self.primary.record(self.pairing).told();
+        self.send(&respond(Status::Ok, told)).await
+    }
+
+    async fn on_kem_response(&mut self, response: KemResponse) -> Result<(), End> {
+        let Negotiation::Encapsulated(master, _) =
+            std::mem::replace(&mut self.negotiation, Negotiation::None)
+        else {
+            return Err(out_of_order("kem response"));
+        };
+        match response.status {
+            Status::Ok => self.take_in(&master, &response.entries).await,
+            Status::NotConfirmed => {
+                let why = NegotiationError::NotConfirmed.to_string();
+                Err(End::Closed(Closed::NotConfirmed, why))
+            }
+            status => Err(End::Gone(format!("the peer answered {}", status.word()))),
+        }
+    }
+
+    /// Keeps a new master secret, and what came with it.
+    async fn take_in(
+        &mut self,
+        master: &MasterRecord,
+        entries: &[crate::snapshot::grant::Listed],
+    ) -> Result<(), End> {
+        // Before anybody can seal under it, so that what was sealed can be read afterwards.
+        if let Some(keylog) = &self.primary.keylog {
+            keylog.write(self.pairing, master);
+        }
+        self.update(|record| record.add_master(master.clone(), entries.to_vec(), now()))
+            .await?;
+        self.renew_sent = None;
+        // The peer is to be told when our Secondaries hold it.
+        tracing::info!(
+            pairing = %self.pairing.name,
+            peer = %self.pairing.peer,
+            secret = %master.id,
+            mode = super::codec::mode_text(master.mode),
+            "a master secret was agreed on"
+        );
+        Ok(())
+    }
+
+    async fn on_list_request(&mut self, request: ListRequest) -> Result<(), End> {
+        if self.theirs.is_some_and(|newest| request.serial < newest) {
+            let why = format!("list {} came again", request.serial);
+            return Err(End::Closed(Closed::Replayed, why));
+        }
+        if self.owed.len() >= UNANSWERED {
+            let why = "it sends lists without waiting for answers".to_owned();
+            return Err(End::Closed(Closed::TooMany, why));
+        }
+        self.theirs = Some(request.serial);
+        let record = self.primary.record(self.pairing);
+        let known = request
+            .pms
+            .is_some_and(|pms| record.masters.iter().any(|master| master.id == pms));
+        if !known {
+            if self.is_client() && matches!(self.negotiation, Negotiation::None) {
+                self.update(|record| {
+                    record.renewal.get_or_insert(Renewal::Wanted);
+                })
+                .await?;
+            }
+            let response = ListResponse {
+                serial: request.serial,
+                status: Status::UnknownPms,
+            };
+            return self.send(&Message::ListResponse(response)).await;
+        }
+        let entries = request.entries;
+        let version = self
+            .update(|record| {
+                if record.peer == entries {
+                    return record.version;
+                }
+                record.peer.clone_from(&entries);
+                record.version + 1
+            })
+            .await?;
+        self.owed.push_back((request.serial, version));
+        Ok(())
+    }
+
+    async fn on_list_response(&mut self, response: &ListResponse) -> Result<(), End> {
+        let Some((serial, _)) = self.asked.take_if(|(serial, _)| *serial == response.serial) else {
+            return Err(out_of_order("list response"));
+        };
+        match response.status {
+            Status::Ok => {
+                self.answered = self.answered.max(Some(serial));
+                self.update(|record| record.answered = record.answered.max(serial))
+                    .await
+            }
+            Status::UnknownPms if self.is_client() => {
+                self.update(|record| {
+                    record.renewal.get_or_insert(Renewal::Wanted);
+                })
+                .await
+            }
+            Status::UnknownPms => {
+                self.renew_sent = Some(Instant::now());
+                self.send(&Message::Renew(Renew)).await
+            }
+            status => Err(End::Gone(format!("the peer answered {}", status.word()))),
+        }
+    }
+}
+
+fn out_of_order(found: &str) -> End {
+    let why = format!("a {found} has no place here");
+    End::Closed(Closed::OutOfOrder, why)
+}
+
+fn refuse(error: &NegotiationError) -> End {
+    let why = error.to_string();
+    match error {
+        NegotiationError::Version { .. } => {
+            End::Refused(Reason::Version, Closed::NothingInCommon, why)
+        }
+        NegotiationError::NoCommonSuite { .. } => {
+            End::Refused(Reason::NoCommonSuite, Closed::NothingInCommon, why)
+        }
+        NegotiationError::NotConfirmed => End::Closed(Closed::NotConfirmed, why),
+        NegotiationError::Hpke(_) => End::Closed(Closed::Malformed, why),
+        NegotiationError::Random(_) => End::Gone(why),
+    }
+}

@@ -1,0 +1,358 @@
+//! A connection of a Secondary: proves what it may have by its certificate's name, gets it, and again on every change.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
+    time::interval,
+};
+
+use super::{
+    Primary,
+    counters::{Closed, who},
+    now,
+    peer::End,
+    record::{Instance, NoGeneration, PairingRecord, Who},
+    share,
+};
+use crate::{
+    config::Prefix,
+    registration::{
+        frame::{Reader, Received, Writer},
+        message::{Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION},
+    },
+};
+
+/// How long a Secondary may be silent before it is asked whether it is there, and before it is taken for gone.
+const PING: Duration = Duration::from_secs(5);
+const SILENT: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_millis(250);
+/// Keys that a Secondary may ask for in a second.
+const POLLS: u32 = 1_000;
+
+/// Serves a Secondary whose first message is `first`.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
+    primary: &Arc<Primary>,
+    names: &[String],
+    reader: Reader<ReadHalf<S>>,
+    writer: Writer<WriteHalf<S>>,
+    first: Register,
+) {
+    let connection = primary.next_connection();
+    let mut session = Session {
+        primary,
+        connection,
+        name: String::new(),
+        instance: first.instance,
+        reader,
+        writer,
+        entries: Vec::new(),
+        sent: 0,
+        acknowledged: 0,
+        versions: BTreeMap::new(),
+        given: BTreeMap::new(),
+        heard: Instant::now(),
+        pinged: false,
+        polls: (Instant::now(), 0),
+    };
+    let Err(end) = session.run(names, first).await;
+    session.leave().await;
+    match end {
+        End::Gone(why) => tracing::info!(secondary = %session.name, "the Secondary is gone: {why}"),
+        End::Closed(reason, why) => primary.counters.closed(reason, &who(names, None), &why),
+        End::Refused(reason, closed, why) => {
+            let refused = Message::Refused(Refused { reason });
+            let _ = session.writer.send(&refused).await;
+            primary.counters.closed(closed, &who(names, None), &why);
+        }
+    }
+}
+
+struct Session<'p, S> {
+    primary: &'p Arc<Primary>,
+    connection: u64,
+    /// The certificate's name under which it is known.
+    name: String,
+    instance: Instance,
+    reader: Reader<ReadHalf<S>>,
+    writer: Writer<WriteHalf<S>>,
+    /// What it serves, each allowed.
+    entries: Vec<Prefix>,
+    /// The newest share, and the newest that it acknowledged.
+    sent: u64,
+    acknowledged: u64,
+    /// Per share that is not acknowledged: the version of each pairing's record that it was made of.
+    versions: BTreeMap<u64, Vec<(usize, u64)>>,
+    /// Per pairing: the version of the last share.
+    given: BTreeMap<usize, u64>,
+    heard: Instant,
+    pinged: bool,
+    polls: (Instant, u32),
+}
+
+impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
+    async fn run(
+        &mut self,
+        names: &[String],
+        first: Register,
+    ) -> Result<std::convert::Infallible, End> {
+        self.admit(names, &first)?;
+        self.register(false).await?;
+        tracing::info!(
+            secondary = %self.name,
+            entries = self.entries.len(),
+            "a Secondary registered"
+        );
+        let mut records = self.primary.mirror.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.share().await?;
+            self.look_alive().await?;
+            tokio::select! {
+                received = self.reader.next() => {
+                    let received = received?;
+                    self.heard = Instant::now();
+                    self.pinged = false;
+                    self.handle(received).await?;
+                }
+                _ = records.changed() => {}
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    /// Checks what the certificate's name is allowed.
+    fn admit(&mut self, names: &[String], register: &Register) -> Result<(), End> {
+        if register.version != VERSION {
+            let why = format!("expected version {VERSION}, found {}", register.version);
+            return Err(End::Refused(Reason::Version, Closed::NothingInCommon, why));
+        }
+        let known = names.iter().find_map(|name| {
+            let allowed = self.primary.allowed(name);
+            (!allowed.is_empty()).then_some((name, allowed))
+        });
+        let Some((name, allowed)) = known else {
+            let why = "its name is no Secondary's".to_owned();
+            return Err(End::Refused(Reason::NotAllowed, Closed::NotAllowed, why));
+        };
+        if self.primary.is_revoked(name) {
+            let why = format!("{name} is revoked");
+            return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
+        }
+        if let Some(other) = register.entries.iter().find(|e| !allowed.contains(e)) {
+            let why = format!("{name} asked for {other}, which it is not allowed");
+            return Err(End::Refused(Reason::NotAllowed, Closed::NotAllowed, why));
+        }
+        self.name.clone_from(name);
+        self.entries.clone_from(&register.entries);
+        Ok(())
+    }
+
+    /// Has generations given to all entries, in every pairing that lists them.
+    async fn register(&mut self, anew: bool) -> Result<(), End> {
+        let via = self.primary.store.replica();
+        let who = Who {
+            instance: self.instance,
+            secondary: &self.name,
+            via,
+        };
+        for pairing in &self.primary.pairings {
+            let registered = self.primary.update(pairing, |record| {
+                for entry in &self.entries {
+                    match record.register(*entry, &who, anew, now()) {
+                        Ok(_) | Err(NoGeneration::NoEntry) => {}
+                        Err(error) => return Err((*entry, error)),
+                    }
+                }
+                Ok(())
+            });
+            match registered.await {
+                Ok(Ok(())) => {}
+                Ok(Err((entry, error))) => {
+                    return Err(End::Refused(
+                        Reason::Busy,
+                        Closed::TooMany,
+                        format!("{entry}: {error}"),
+                    ));
+                }
+                Err(error) => return Err(End::Gone(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn serves(&self, record: &PairingRecord) -> bool {
+        let mut given = record.own.iter().flat_map(|own| &own.given);
+        given.any(|given| given.instance == self.instance)
+    }
+
+    /// Sends the share if it changed.
+    async fn share(&mut self) -> Result<(), End> {
+        if self.primary.is_revoked(&self.name) {
+            // Nothing of it is left in the lists, so this tells it to forget everything.
+            let share = Share {
+                serial: self.sent + 1,
+                grants: Vec::new(),
+            };
+            self.writer.send(&Message::Share(share)).await?;
+            let why = format!("{} was revoked", self.name);
+            return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
+        }
+        let mut now_given = BTreeMap::new();
+        let mut records = Vec::new();
+        for (at, pairing) in self.primary.pairings.iter().enumerate() {
+            let record = self.primary.record(pairing);
+            if self.serves(&record) {
+                now_given.insert(at, record.version);
+                records.push((at, pairing, record));
+            }
+        }
+        if self.sent > 0 && now_given == self.given {
+            return Ok(());
+        }
+        // One at a time; what changes meanwhile goes into the next.
+        if self.sent > self.acknowledged {
+            for (at, version) in &now_given {
+                self.primary.barrier.sent(*at, self.connection, *version);
+            }
+            return Ok(());
+        }
+        let mut grants = Vec::with_capacity(records.len());
+        for (_, pairing, record) in &records {
+            grants.extend(share::grant(&pairing.terms(), record, &self.instance));
+        }
+        self.sent += 1;
+        for (at, version) in &now_given {
+            self.primary.barrier.sent(*at, self.connection, *version);
+        }
+        self.versions.insert(
+            self.sent,
+            now_given.iter().map(|(at, v)| (*at, *v)).collect(),
+        );
+        self.given = now_given;
+        let share = Share {
+            serial: self.sent,
+            grants,
+        };
+        {
+            self.writer.send(&Message::Share(share)).await?;
+            Ok(())
+        }
+    }
+
+    async fn look_alive(&mut self) -> Result<(), End> {
+        let silent = self.heard.elapsed();
+        if silent > SILENT {
+            let why = format!("nothing came for {} s", SILENT.as_secs());
+            return Err(End::Closed(Closed::Silent, why));
+        }
+        if silent > PING && !self.pinged {
+            self.pinged = true;
+            self.writer.send(&Message::Ping(Ping { number: 0 })).await?;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, received: Received) -> Result<(), End> {
+        match received.message {
+            Message::Ack(ack) => self.on_ack(ack.serial),
+            Message::NewGenerations(_) => {
+                tracing::info!(secondary = %self.name, "a Secondary asks for new generations");
+                self.register(true).await
+            }
+            Message::Poll(poll) => self.on_poll(&poll).await,
+            Message::Ping(Ping { number }) => {
+                self.writer.send(&Message::Pong(Pong { number })).await?;
+                Ok(())
+            }
+            Message::Pong(_) => Ok(()),
+            other => {
+                let why = format!("a {} has no place here", other.kind());
+                Err(End::Closed(Closed::OutOfOrder, why))
+            }
+        }
+    }
+
+    fn on_ack(&mut self, serial: u64) -> Result<(), End> {
+        let Some(versions) = self.versions.remove(&serial) else {
+            let why = format!("share {serial} was acknowledged, which is not under way");
+            return Err(End::Closed(Closed::OutOfOrder, why));
+        };
+        self.acknowledged = serial;
+        for (at, version) in versions {
+            let sent = self.given.get(&at).copied().unwrap_or(version);
+            self.primary
+                .barrier
+                .acknowledged(at, self.connection, version, sent);
+        }
+        Ok(())
+    }
+
+    /// AsymmetricPoll: the key of one pair, one end of which it serves.
+    async fn on_poll(&mut self, poll: &Poll) -> Result<(), End> {
+        let (since, count) = &mut self.polls;
+        if since.elapsed() > Duration::from_secs(1) {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count > POLLS {
+            let why = format!("more than {POLLS} keys were asked for in a second");
+            return Err(End::Closed(Closed::TooMany, why));
+        }
+        let pairings = &self.primary.pairings;
+        let key = pairings
+            .iter()
+            .find(|pairing| pairing.name == poll.pairing)
+            .and_then(|pairing| {
+                let record = self.primary.record(pairing);
+                let master = record.masters.iter().find(|m| m.id == poll.master)?;
+                let polls = master.mode == crate::config::Mode::AsymmetricPoll;
+                let serves = |own: &&super::record::OwnRecord| {
+                    let mut given = own.given.iter();
+                    own.prefix == poll.own && given.any(|g| g.instance == self.instance)
+                };
+                record.own.iter().find(serves).filter(|_| polls)?;
+                record.peer.iter().find(|peer| peer.prefix == poll.peer)?;
+                share::pair_key(pairing.role, master, poll.own, poll.peer)
+            });
+        // What changed since it asked comes with the next share: no answer is an answer.
+        let Some(key) = key else {
+            return Ok(());
+        };
+        let key = PollKey {
+            pairing: poll.pairing.clone(),
+            master: poll.master,
+            own: poll.own,
+            peer: poll.peer,
+            key,
+        };
+        {
+            self.writer.send(&Message::PollKey(key)).await?;
+            Ok(())
+        }
+    }
+
+    /// Notes that the connection is gone.
+    async fn leave(&self) {
+        self.primary.barrier.gone(self.connection);
+        for pairing in &self.primary.pairings {
+            if !self.serves(&self.primary.record(pairing)) {
+                continue;
+            }
+            let via = self.primary.store.replica();
+            let left = self.primary.update(pairing, |record| {
+                record.away(now(), |given| {
+                    given.instance == self.instance && given.via == via
+                });
+            });
+            if let Err(error) = left.await {
+                tracing::warn!("the store does not take that a Secondary left: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Runs a Primary, a Secondary's agent, or both, in a thread of their own, which inherits the affinity of whoever starts it.
+
+use std::{io, thread::JoinHandle, time::Duration};
+
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::{
+    link::AgentEnd,
+    primary::{Primary, PrimaryError},
+    secondary::{Agent, Via},
+    tls::{Identity, TlsError},
+};
+use crate::config::{self, SecondaryVia};
+
+/// Longest time that connections have for their ends.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why registration does not start.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The Primary does not open.
+    #[error("the Primary does not start: {0}")]
+    Primary(#[from] PrimaryError),
+    /// The Secondary's certificate, key or authorities cannot be used.
+    #[error("the Secondary does not start: {0}")]
+    Tls(#[from] TlsError),
+    /// The Secondary's Primary is said to be in this process, and there is none.
+    #[error("the section `secondary` names no Primary, and there is no section `primary`")]
+    NoPrimary,
+    /// The system has no random numbers.
+    #[error("no random numbers from the operating system: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The system gives no thread or no event queue.
+    #[error("cannot start the registration thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The running thread. Dropping it stops it.
+#[derive(Debug)]
+pub struct Service {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Opens everything, then starts the thread.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing runs then.
+    pub fn start(
+        primary: Option<&config::Primary>,
+        secondary: Option<(&config::Secondary, AgentEnd)>,
+    ) -> Result<Self, ServiceError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ServiceError::Thread)?;
+        let opened = match primary {
+            Some(config) => Some(runtime.block_on(Primary::open(config))?),
+            None => None,
+        };
+        let agent = match secondary {
+            None => None,
+            Some((config, end)) => {
+                let via = match &config.via {
+                    SecondaryVia::Embedded { name } => Via::Embedded {
+                        primary: opened
+                            .as_ref()
+                            .map(|opened| std::sync::Arc::clone(&opened.primary))
+                            .ok_or(ServiceError::NoPrimary)?,
+                        name: name.as_str().to_owned(),
+                    },
+                    SecondaryVia::Remote {
+                        addresses,
+                        primary_name,
+                        tls,
+                    } => Via::Remote {
+                        addresses: addresses.iter().map(ToString::to_string).collect(),
+                        name: primary_name.as_str().to_owned(),
+                        identity: Box::new(Identity::load(tls)?),
+                    },
+                };
+                Some((Agent::new(config.entries.clone(), end)?, via))
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        let thread = std::thread::Builder::new()
+            .name("registration".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let agent = agent.map(|(agent, via)| tokio::spawn(agent.run(via)));
+                    let mut until = stopped.clone();
+                    match opened {
+                        Some(opened) => opened.run(stopped).await,
+                        None => {
+                            // An error means that the other end is gone, which is a stop as well.
+                            let _ = until.wait_for(|stop| *stop).await;
+                        }
+                    }
+                    if let Some(agent) = agent {
+                        agent.abort();
+                    }
+                });
+                runtime.shutdown_timeout(GRACE);
+            })
+            .map_err(ServiceError::Thread)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed by then, and there is nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}

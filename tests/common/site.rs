@@ -1,0 +1,236 @@
+//! Two sites that register: a Primary and a Secondary at each end of the lab, in one process or in two.
+
+use super::authority::Authority;
+use super::gate::{Gate, PDMGATE};
+use super::lab::{Lab, Side};
+use super::process::{Ended, Process, run};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a test chooses of the registration.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub mode: &'static str,
+    pub protection: &'static str,
+    /// Lines of the pairing at each end, each with its six blanks in front.
+    pub client_extra: String,
+    pub server_extra: String,
+    /// Lines of the section `primary` at both ends, each with its two blanks in front.
+    pub primary_extra: String,
+    /// Packets until a new key; at most 32767.
+    pub rotation_packets: u16,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            mode: "trusted-servers",
+            protection: "sealed",
+            client_extra: String::new(),
+            server_extra: String::new(),
+            primary_extra: String::new(),
+            rotation_packets: 32767,
+        }
+    }
+}
+
+/// The name in the certificate of a side's Primary.
+pub fn primary_name(side: Side) -> &'static str {
+    match side {
+        Side::A => "hq.example",
+        Side::B => "branch.example",
+    }
+}
+
+/// The name in the certificate of a side's Secondary.
+pub fn secondary_name(side: Side) -> &'static str {
+    match side {
+        Side::A => "gate-a.example",
+        Side::B => "gate-b.example",
+    }
+}
+
+fn prefix(side: Side) -> &'static str {
+    match side {
+        Side::A => "2001:db8:1::/64",
+        Side::B => "2001:db8:2::/64",
+    }
+}
+
+fn control_address(side: Side) -> &'static str {
+    match side {
+        Side::A => "10.9.0.1",
+        Side::B => "10.9.0.2",
+    }
+}
+
+/// Joins the two appliances' namespaces by a network of their own for registration, and makes everybody's certificates.
+pub fn prepare(lab: &Lab) -> Authority {
+    let (a, b) = (lab.gate_netns(Side::A), lab.gate_netns(Side::B));
+    a.sh(&format!(
+        "ip link add ctl type veth peer name ctl netns {}",
+        b.name()
+    ));
+    for side in [Side::A, Side::B] {
+        let address = control_address(side);
+        lab.gate_netns(side).sh(&format!(
+            "ip address add {address}/24 dev ctl; ip link set ctl up; ip link set lo up"
+        ));
+    }
+    let authority = Authority::new(lab.dir());
+    for side in [Side::A, Side::B] {
+        authority.certificate(primary_name(side));
+        authority.certificate(secondary_name(side));
+    }
+    authority
+}
+
+/// The section `primary`.
+pub fn primary_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
+    let dir = lab.dir().display();
+    let name = primary_name(side);
+    let pairing = match side {
+        Side::A => format!(
+            "    - name: branch\n      peer: {}\n      role: client\n      connect: [\"{}:8250\"]\n      entries: [{{ prefix: \"{}\" }}]\n{}",
+            primary_name(Side::B),
+            control_address(Side::B),
+            prefix(side),
+            terms.client_extra
+        ),
+        Side::B => format!(
+            "    - name: hq\n      peer: {}\n      role: server\n      mode: {}\n      protection: {}\n      entries: [{{ prefix: \"{}\", group: web }}]\n{}",
+            primary_name(Side::A),
+            terms.mode,
+            terms.protection,
+            prefix(side),
+            terms.server_extra
+        ),
+    };
+    format!(
+        r#"primary:
+  listen: ["{address}:8250"]
+  certificate: {dir}/{name}.pem
+  key: {dir}/{name}.key
+  authorities: {dir}/ca.pem
+  store: {{ path: {dir}/{name}.redb }}
+  socket: {dir}/{name}.sock
+{extra}  pairings:
+{pairing}  secondaries:
+    - {{ name: {secondary}, entries: ["{prefix}"] }}
+"#,
+        address = control_address(side),
+        extra = terms.primary_extra,
+        secondary = secondary_name(side),
+        prefix = prefix(side),
+    )
+}
+
+/// The appliance's own sections.
+fn appliance_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
+    let dir = gate_dir(lab, side);
+    let dir = dir.display();
+    let core = side as usize % std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        r#"ports:
+  inside: {{ device: "net_af_packet0,iface=in0" }}
+  outside: {{ device: "net_af_packet1,iface=out0" }}
+workers: {{ cores: [{core}], idle: sleep }}
+management: {{ core: {core} }}
+eal: {{ hugepages: off }}
+flows: {{ capacity: 4096 }}
+rotation: {{ packets: {rotation} }}
+state: {dir}/state.json
+telemetry: {{ prometheus: null, socket: {dir}/pdmgate.sock }}
+"#,
+        rotation = terms.rotation_packets,
+    )
+}
+
+fn gate_dir(lab: &Lab, side: Side) -> PathBuf {
+    lab.dir().join(format!("gate-{side:?}").to_lowercase())
+}
+
+/// Starts the appliance of a side with its Primary in the same process.
+pub fn embedded(lab: &Lab, side: Side, terms: &Terms) -> Gate {
+    let yaml = format!(
+        "{}{}secondary: {{ name: {}, entries: [\"{}\"] }}\n",
+        appliance_yaml(lab, side, terms),
+        primary_yaml(lab, side, terms),
+        secondary_name(side),
+        prefix(side)
+    );
+    Gate::start_with(lab, side, gate_dir(lab, side), &yaml)
+}
+
+/// Starts the appliance of a side as a Secondary of the Primary that [`primary`] starts.
+pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
+    let (dir, name) = (lab.dir().display(), secondary_name(side));
+    let yaml = format!(
+        r#"{}secondary:
+  primary: ["{}:8250"]
+  primary_name: {}
+  certificate: {dir}/{name}.pem
+  key: {dir}/{name}.key
+  authorities: {dir}/ca.pem
+  entries: ["{}"]
+"#,
+        appliance_yaml(lab, side, terms),
+        control_address(side),
+        primary_name(side),
+        prefix(side)
+    );
+    Gate::start_with(lab, side, gate_dir(lab, side), &yaml)
+}
+
+/// Starts the Primary of a side alone.
+pub fn primary(lab: &Lab, side: Side, terms: &Terms) -> Process {
+    let config = lab.dir().join(format!("{}.yaml", primary_name(side)));
+    let yaml = primary_yaml(lab, side, terms) + "telemetry: { prometheus: null }\n";
+    std::fs::write(&config, yaml).unwrap();
+    let mut command = lab.gate_netns(side).command(PDMGATE);
+    command.arg("primary").arg(config);
+    let mut process = Process::start(command);
+    process.wait_for("running", Duration::from_secs(10));
+    process
+}
+
+/// An operator's command at a side's Primary.
+pub fn operate(lab: &Lab, side: Side, args: &[&str]) -> Ended {
+    let socket = lab.dir().join(format!("{}.sock", primary_name(side)));
+    let mut command = Command::new(PDMGATE);
+    command.args(args).arg("--socket").arg(socket);
+    run(command, Duration::from_secs(20))
+}
+
+/// `pdmgate registrations` at a side's Primary.
+pub fn registrations(lab: &Lab, side: Side) -> Value {
+    operate(lab, side, &["registrations", "--json"])
+        .success()
+        .json()
+}
+
+/// Waits until both sides seal under one secret that both hold, and every entry has a Secondary that sends.
+pub fn wait_until_registered(lab: &Lab) {
+    wait_for(lab, "both sides registered", |status| {
+        let pairing = &status["pairings"][0];
+        let secondaries = pairing["own"][0]["secondaries"].as_array();
+        pairing["secrets"][0]["sealing"] == true
+            && secondaries.is_some_and(|s| s.iter().any(|s| s["state"] == "sending"))
+            && pairing["peer_list"][0]["generations"][0].is_u64()
+    });
+}
+
+/// Waits until `holds` is true of both sides' registrations.
+pub fn wait_for(lab: &Lab, what: &str, holds: impl Fn(&Value) -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = [Side::A, Side::B].map(|side| registrations(lab, side));
+        if status.iter().all(&holds) {
+            return;
+        }
+        assert!(Instant::now() < until, "never: {what}\n{status:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
