@@ -3,6 +3,7 @@
 
 #[path = "../common/process.rs"]
 mod process;
+pub mod proxy;
 
 use std::{
     env,
