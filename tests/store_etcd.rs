@@ -1,6 +1,8 @@
 //! A Primary's store in a real etcd: what replicas see of each other, and what the death of members and replicas does.
 
 mod etcd_support;
+#[path = "common/process.rs"]
+mod process;
 
 use std::{
     future::Future,

@@ -331,7 +331,7 @@ impl<'s> Core<'s> {
         }
         if fixed(&config) != fixed(&self.config) {
             tracing::warn!(
-                "ports, workers, management, eal, flows.capacity, state and telemetry change with a restart only"
+                "ports, workers, management, eal, flows.capacity, state, telemetry, primary and secondary change with a restart only"
             );
         }
         let before = std::mem::replace(&mut self.config, config);
@@ -447,13 +447,15 @@ impl<'s> Core<'s> {
 /// What only a restart changes, as text to compare. None of it is secret.
 fn fixed(config: &Config) -> String {
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         config.ports,
         config.workers,
         config.management,
         config.eal,
         config.flows.capacity,
         config.state,
-        config.telemetry
+        config.telemetry,
+        config.primary,
+        config.secondary
     )
 }

@@ -37,7 +37,8 @@ pub fn run_primary(path: &Path) -> Result<(), PrimaryRunError> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(PrimaryRunError::Signals)?;
-    let service = Service::start(Some(&file.primary), None)?;
+    let prometheus = file.telemetry.prometheus.map(|address| address.get());
+    let service = Service::start(Some(&file.primary), prometheus, None)?;
     tracing::info!(pairings = file.primary.pairings.len(), "running");
     while !signals.is_stopped() {
         std::thread::sleep(TICK);
