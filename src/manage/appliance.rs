@@ -88,7 +88,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(RunError::Signals)?;
-    if !config.state.exists() {
+    if !config.state.exists() && config.pairings.iter().any(config::Pairing::is_sealed) {
         tracing::warn!(
             "{} is made anew: if this appliance ran before with these secrets, stop and give both ends a new salt",
             config.state.display()

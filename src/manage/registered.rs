@@ -210,3 +210,6 @@ impl Registered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ mod policy;
 mod ranges;
 pub mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use arrayvec::ArrayVec;
 

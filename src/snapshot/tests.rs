@@ -1,6 +1,9 @@
 //! Look-ups against a naive search, epochs over starts and reloads, and keys against the vectors.
 
+mod granted;
 mod lists;
+pub(crate) mod primary;
+mod refused;
 mod reload;
 mod vectors;
 

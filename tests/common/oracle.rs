@@ -141,21 +141,34 @@ impl Oracle {
             other => panic!("no AEAD {other}"),
         };
         let suite_id = [b'H', b'P', b'K', b'E', 0, 0x20, 0, 1, 0, aead_id];
-        let expand =
-            |secret: &[u8], label, info: &[u8]| labeled_expand(&suite_id, secret, label, info, NH);
         let prk = labeled_extract(
             &suite_id,
             &hex::decode(salt).unwrap(),
             "pdmv2 prk",
             &hex::decode(pms).unwrap(),
         );
+        Self::of_prk(mode, suite_id, algorithm, &prk, group, client, server)
+    }
+
+    /// The same, from the pairing's PRK.
+    pub fn of_prk(
+        mode: &str,
+        suite_id: [u8; 10],
+        algorithm: &'static aead::Algorithm,
+        prk: &[u8],
+        group: &str,
+        client: Entry,
+        server: Entry,
+    ) -> Self {
+        let expand =
+            |secret: &[u8], label, info: &[u8]| labeled_expand(&suite_id, secret, label, info, NH);
         let shared_secret = match mode {
             "trusted-servers" => {
-                let servers = expand(&prk, "pdmv2 servers", group.as_bytes());
+                let servers = expand(prk, "pdmv2 servers", group.as_bytes());
                 expand(&servers, "pdmv2 client", &client.bytes())
             }
             "asymmetric-poll" => {
-                let client = expand(&prk, "pdmv2 poll client", &client.bytes());
+                let client = expand(prk, "pdmv2 poll client", &client.bytes());
                 expand(&client, "pdmv2 pair", &server.bytes())
             }
             other => panic!("no secrets in mode {other}"),
@@ -180,6 +193,23 @@ impl Oracle {
         let client = Entry("2001:db8:1::".parse().unwrap(), 64);
         let server = Entry("2001:db8:2::".parse().unwrap(), 64);
         Self::new(mode, aead, salt, pms, "web", client, server)
+    }
+
+    /// The secrets of a lab's registered pairing in TrustedServers with the default suite.
+    pub fn registered(prk: &[u8]) -> Self {
+        let suite_id = *b"HPKE\x00\x20\x00\x01\x00\x01";
+        let client = Entry("2001:db8:1::".parse().unwrap(), 64);
+        let server = Entry("2001:db8:2::".parse().unwrap(), 64);
+        let aead = &aead::AES_128_GCM;
+        Self::of_prk(
+            "trusted-servers",
+            suite_id,
+            aead,
+            prk,
+            "web",
+            client,
+            server,
+        )
     }
 
     fn derive(&self, id: KeyId) -> Key {

@@ -4,10 +4,11 @@ use super::super::{Clock, Fate, Shared, View, Worker};
 use crate::config::Config;
 use crate::crypto::Kernel;
 use crate::flow::{Ageing, FlowTable, Publisher};
-use crate::snapshot::{Inputs, Lesson, Snapshot, State};
+use crate::snapshot::{Grant, Inputs, Lesson, Snapshot, State};
 use crate::telemetry::{Counter, Direction, Telemetry, Totals};
 use crate::wire::{PacketBuf, VecBuf};
 use std::path::Path;
+use std::sync::Arc;
 
 pub const HZ: u64 = 1_000_000_000;
 pub const MS: u64 = 1_000_000;
@@ -64,9 +65,14 @@ impl Setup {
 
 /// Makes what a gate borrows. A restart makes it anew, from the same state.
 pub fn boot(setup: &Setup, state: &mut State) -> Shared {
+    boot_with(&setup.config(), &[], state)
+}
+
+/// The same with grants.
+pub fn boot_with(config: &Config, grants: &[Arc<Grant>], state: &mut State) -> Shared {
     let snapshot = Snapshot::build(
-        &setup.config(),
-        &[],
+        config,
+        grants,
         state,
         Inputs {
             previous: None,
@@ -132,17 +138,21 @@ impl<'s> Gate<'s> {
         if state.learn(&lessons).unwrap() {
             self.reload(setup, state, false);
         }
-        self.publisher.collect(&self.shared.quiescence);
-        let mut reader = self
-            .shared
-            .quiescence
-            .reader(self.shared.management_reader())
-            .unwrap();
-        let pin = reader.pin();
-        self.ageing.step(&pin, now, HZ, 1_024);
+        self.collect(now);
     }
 
     pub fn reload(&mut self, setup: &Setup, state: &mut State, new_era: bool) {
+        self.publish(&setup.config(), &[], state, new_era);
+    }
+
+    /// Puts a new snapshot in force; in a new era the floors start over.
+    pub fn publish(
+        &mut self,
+        config: &Config,
+        grants: &[Arc<Grant>],
+        state: &mut State,
+        new_era: bool,
+    ) {
         let current = &self.publisher.current().snapshot;
         let inputs = Inputs {
             previous: Some(current),
@@ -150,10 +160,29 @@ impl<'s> Gate<'s> {
             tsc_hz: HZ,
             new_era,
         };
-        let snapshot = Snapshot::build(&setup.config(), &[], state, inputs).unwrap();
+        let snapshot = Snapshot::build(config, grants, state, inputs).unwrap();
         let view = View::new(snapshot, &self.shared.telemetry).unwrap();
         self.publisher
             .publish(Box::new(view), &self.shared.quiescence);
+    }
+
+    /// Frees what no worker sees any more, and lets flows age.
+    pub fn collect(&mut self, now: u64) -> bool {
+        let mut reader = self
+            .shared
+            .quiescence
+            .reader(self.shared.management_reader())
+            .unwrap();
+        let pin = reader.pin();
+        self.ageing.step(&pin, now, HZ, 1_024);
+        drop(pin);
+        drop(reader);
+        self.publisher.collect(&self.shared.quiescence)
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.publisher.current().snapshot
     }
 
     pub fn count(&self, direction: Direction, counter: Counter) -> u64 {

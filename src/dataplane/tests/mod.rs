@@ -2,6 +2,8 @@
 
 mod lab;
 mod policy;
+mod registered;
+mod secondary;
 mod wire_model;
 
 use crate::crypto::{Kernel, OpenJob, SessionKey};

@@ -191,6 +191,24 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         given.any(|given| given.instance == self.instance)
     }
 
+    /// Whether a list lacks one of its entries, or takes it for away: entries come to lists, and another replica cannot know of a
+    /// connection while this one has no lease.
+    fn is_missing(&self) -> bool {
+        let via = self.primary.store.replica();
+        let mut pairings = self.primary.pairings.iter();
+        pairings.any(|pairing| {
+            let record = self.primary.record(pairing);
+            let mut listed = record
+                .own
+                .iter()
+                .filter(|own| self.entries.contains(&own.prefix));
+            listed.any(|own| {
+                let mut mine = own.given.iter().filter(|g| g.instance == self.instance);
+                mine.all(|given| given.away.is_some() || given.via != via)
+            })
+        })
+    }
+
     /// Sends the share if it changed.
     async fn share(&mut self) -> Result<(), End> {
         if self.primary.is_revoked(&self.name) {
@@ -202,6 +220,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             self.writer.send(&Message::Share(share)).await?;
             let why = format!("{} was revoked", self.name);
             return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
+        }
+        if self.is_missing() {
+            self.register(false).await?;
         }
         let mut now_given = BTreeMap::new();
         let mut records = Vec::new();
