@@ -248,7 +248,8 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         }
         let mut grants = Vec::with_capacity(records.len());
         for (_, pairing, record) in &records {
-            grants.extend(share::grant(&pairing.terms(), record, &self.who()));
+            let (terms, who) = (pairing.terms(), self.who());
+            grants.extend(share::grant(&terms, record, &who, &self.entries));
         }
         self.sent += 1;
         for (at, version) in &now_given {
@@ -338,7 +339,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                 let polls = master.mode == crate::config::Mode::AsymmetricPoll;
                 let serves = |own: &&super::record::OwnRecord| {
                     let mut given = own.given.iter();
-                    own.prefix == poll.own && given.any(|g| g.is_of(&self.who()))
+                    own.prefix == poll.own
+                        && self.entries.contains(&poll.own)
+                        && given.any(|g| g.is_of(&self.who()))
                 };
                 record.own.iter().find(serves).filter(|_| polls)?;
                 record.peer.iter().find(|peer| peer.prefix == poll.peer)?;

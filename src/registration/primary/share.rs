@@ -21,13 +21,19 @@ pub struct Terms<'a> {
     pub keys: PairKeys,
 }
 
-/// The grant for the entries that `who` serves; `None` if it has none here, or nothing was agreed on with the peer yet.
+/// The grant for those of `entries` that `who` serves; `None` if it has none here, or nothing was agreed on with the peer yet.
 #[must_use]
-pub fn grant(terms: &Terms<'_>, record: &PairingRecord, who: &Who<'_>) -> Option<Grant> {
+pub fn grant(
+    terms: &Terms<'_>,
+    record: &PairingRecord,
+    who: &Who<'_>,
+    entries: &[Prefix],
+) -> Option<Grant> {
     let newest = record.masters.first()?;
     let served: Vec<(&OwnRecord, Own, bool)> = record
         .own
         .iter()
+        .filter(|entry| entries.contains(&entry.prefix))
         .filter_map(|entry| {
             let mine = entry.given.iter().filter(|g| g.is_of(who));
             // The one it sends under; before its first may be used, that one, for receiving alone.
