@@ -57,6 +57,8 @@ const TICK: Duration = Duration::from_millis(100);
 const NEGOTIATIONS: usize = 60;
 /// Requests of one peer whose answers wait for Secondaries, at most.
 const UNANSWERED: usize = 16;
+/// How long to wait after the peer did not know the secret that a list came with.
+const UNKNOWN: Duration = Duration::from_secs(1);
 /// Least time between two negotiations that this end begins.
 const BETWEEN: Duration = Duration::from_millis(200);
 /// How long a new secret may take to come into use before another one is tried.
@@ -209,6 +211,8 @@ struct Link<'p, S> {
     /// The list request under way, and the newest that was answered in this connection.
     asked: Option<(u64, Instant)>,
     answered: Option<u64>,
+    /// When the peer last did not know the secret that our list came with.
+    unknown: Option<Instant>,
     /// The peer's newest list in this connection.
     theirs: Option<u64>,
     /// Its list requests that are to be answered when our Secondaries hold a version.
@@ -234,6 +238,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             begun: VecDeque::new(),
             asked: None,
             answered: None,
+            unknown: None,
             theirs: None,
             owed: VecDeque::new(),
             heard: Instant::now(),
@@ -382,6 +387,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         if record.masters.is_empty() || self.answered >= Some(record.own_serial) {
             return Ok(());
         }
+        if self.unknown.is_some_and(|since| since.elapsed() < UNKNOWN) {
+            return Ok(());
+        }
         let request = ListRequest {
             serial: record.own_serial,
             pms: record.masters.first().map(|master| master.id),
@@ -513,6 +521,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         self.update(|record| record.add_master(master.clone(), entries.to_vec(), now()))
             .await?;
         self.renew_sent = None;
+        self.unknown = None;
         // The peer is to be told when our Secondaries hold it.
         tracing::info!(
             pairing = %self.pairing.name,
@@ -569,6 +578,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         let Some((serial, _)) = self.asked.take_if(|(serial, _)| *serial == response.serial) else {
             return Err(out_of_order("list response"));
         };
+        if response.status == Status::UnknownPms {
+            self.unknown = Some(Instant::now());
+        }
         match response.status {
             Status::Ok => {
                 self.answered = self.answered.max(Some(serial));
