@@ -476,6 +476,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         else {
             return Err(out_of_order("kem request"));
         };
+        self.check_list(&request.entries)?;
         let respond = |status, entries| Message::KemResponse(KemResponse { status, entries });
         let master = match negotiate::decapsulate(self.pairing, &offered, &request) {
             Ok(master) => master,
@@ -533,7 +534,17 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         Ok(())
     }
 
+    /// Checks the peer's list as far as its role says more than a message does.
+    fn check_list(&self, entries: &[crate::snapshot::grant::Listed]) -> Result<(), End> {
+        if !self.is_client() && entries.iter().any(|listed| !listed.group.is_empty()) {
+            let why = "clients have no groups".to_owned();
+            return Err(End::Closed(Closed::Malformed, why));
+        }
+        Ok(())
+    }
+
     async fn on_list_request(&mut self, request: ListRequest) -> Result<(), End> {
+        self.check_list(&request.entries)?;
         if self.theirs.is_some_and(|newest| request.serial < newest) {
             let why = format!("list {} came again", request.serial);
             return Err(End::Closed(Closed::Replayed, why));
