@@ -199,6 +199,27 @@ fn report(primary: &Primary, names: &[String], end: End) -> Result<(), String> {
     }
 }
 
+/// Counts a connection as long as it lives; it may be dropped at any time.
+struct Connected<'p>(&'p Pairing);
+
+impl<'p> Connected<'p> {
+    fn new(pairing: &'p Pairing) -> Self {
+        pairing.connected.send_modify(|(links, since)| {
+            *links += 1;
+            if *links == 1 {
+                *since = now();
+            }
+        });
+        Self(pairing)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.connected.send_modify(|(links, _)| *links -= 1);
+    }
+}
+
 /// One connection.
 struct Link<'p, S> {
     primary: &'p Arc<Primary>,
@@ -253,10 +274,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
 
     /// Runs until the connection ends.
     async fn run(mut self, first: Option<Received>) -> End {
-        self.pairing.connected.send_replace(Some(now()));
-        let served = self.serve(first).await;
-        self.pairing.connected.send_replace(None);
-        let Err(end) = served;
+        let connected = Connected::new(self.pairing);
+        let Err(end) = self.serve(first).await;
+        drop(connected);
         if let End::Refused(reason, ..) = &end {
             let refused = Message::Refused(Refused { reason: *reason });
             let _ = self.writer.send(&refused).await;
