@@ -9,8 +9,8 @@ use std::time::Duration;
 use wirepeer::cbor::Cbor;
 use wirepeer::conn::{Came, Door};
 use wirepeer::ends::{
-    self, Event, Peer, Secondary, Terms, agree, agree_as_server, entry, exchange, generation, grant,
-    kem_request, kem_response, list_request, list_response, listed, register_message, seals,
+    self, Event, Peer, Secondary, Terms, agree, agree_as_server, entry, exchange, generation,
+    grant, kem_request, kem_response, list_request, list_response, listed, register_message, seals,
     setup_request,
 };
 use wirepeer::eventually;
@@ -33,11 +33,34 @@ const DEFAULT: Suite = Suite {
 /// Pairing, its peer, its suite, and whether there is a PSK.
 const EXCHANGES: [(&str, &str, Suite, Option<Psk>); 4] = [
     ("x-base", "peer-1.example", DEFAULT, None),
-    ("p-base", "peer-2.example", Suite { kem: P256, aead: 2 }, None),
-    ("x-psk", "peer-3.example", Suite { kem: X25519, aead: 3 }, Some(PSK)),
-    ("p-psk", "peer-4.example", Suite { kem: P256, aead: 1 }, Some(PSK)),
+    (
+        "p-base",
+        "peer-2.example",
+        Suite { kem: P256, aead: 2 },
+        None,
+    ),
+    (
+        "x-psk",
+        "peer-3.example",
+        Suite {
+            kem: X25519,
+            aead: 3,
+        },
+        Some(PSK),
+    ),
+    (
+        "p-psk",
+        "peer-4.example",
+        Suite { kem: P256, aead: 1 },
+        Some(PSK),
+    ),
 ];
-const PEERS: [&str; 4] = ["peer-1.example", "peer-2.example", "peer-3.example", "peer-4.example"];
+const PEERS: [&str; 4] = [
+    "peer-1.example",
+    "peer-2.example",
+    "peer-3.example",
+    "peer-4.example",
+];
 
 /// A pairing in which the Primary under test is the server.
 fn as_server(name: &str, peer: &str, extra: &str) -> String {
@@ -67,7 +90,12 @@ fn assert_same_secret(primary: &Primary, pairing: &str, prk: &Prk) {
 
 /// The lists' entries without generations.
 fn prefixes(list: &Cbor) -> Vec<(Vec<u8>, String)> {
-    let listed = |l: &Cbor| (l.get("entry").bytes().to_vec(), l.get("group").text().to_owned());
+    let listed = |l: &Cbor| {
+        (
+            l.get("entry").bytes().to_vec(),
+            l.get("group").text().to_owned(),
+        )
+    };
     list.items().iter().map(listed).collect()
 }
 
@@ -94,7 +122,11 @@ fn client_of_its_own(
 ) {
     let mut conn = primary.connect(peer);
     // What it does not know it passes over; of two that it allows, the client's first counts.
-    let last = if wanted == DEFAULT { (P256, 3) } else { (X25519, 1) };
+    let last = if wanted == DEFAULT {
+        (P256, 3)
+    } else {
+        (X25519, 1)
+    };
     let request = setup_request(vec![
         suite(0x7777, 1, 1),
         suite(wanted.kem, 3, wanted.aead),
@@ -105,7 +137,12 @@ fn client_of_its_own(
     // The secret is bound to the bytes, here longer than need be, not to what they mean.
     let bytes = request.encode();
     let at = bytes.windows(9).position(|w| w == b"gversion\x01").unwrap() + 8;
-    let bytes = [&bytes[..at], &[0x1b, 0, 0, 0, 0, 0, 0, 0, 1], &bytes[at + 1..]].concat();
+    let bytes = [
+        &bytes[..at],
+        &[0x1b, 0, 0, 0, 0, 0, 0, 0, 1],
+        &bytes[at + 1..],
+    ]
+    .concat();
     conn.send_bytes(&bytes);
     let (response, response_bytes) = conn.message();
     assert_eq!(Suite::read(response.get("suite")), wanted);
@@ -114,13 +151,17 @@ fn client_of_its_own(
     let npk = if wanted.kem == X25519 { 32 } else { 65 };
     assert_eq!(response.get("pk").bytes().len(), npk);
 
-    let mut list = vec![listed(THEIRS, "", &[3, 7]), listed("2001:db8:99::5/128", "", &[])];
+    let mut list = vec![
+        listed(THEIRS, "", &[3, 7]),
+        listed("2001:db8:99::5/128", "", &[]),
+    ];
     let (kem, prk) = kem_request(&bytes, (&response, &response_bytes), psk.as_ref(), &list);
     conn.send(&kem);
     let response = conn.expect("kem-response");
     assert_eq!(response.get("status").text(), "ok");
     let expected = [(OURS, "web"), (OURS_TOO, "mail")];
-    let expected = expected.map(|(prefix, group)| (entry(prefix).bytes().to_vec(), group.to_owned()));
+    let expected =
+        expected.map(|(prefix, group)| (entry(prefix).bytes().to_vec(), group.to_owned()));
     assert_eq!(prefixes(response.get("entries")), expected);
     assert_same_secret(primary, name, &prk);
 
@@ -129,15 +170,24 @@ fn client_of_its_own(
     eventually("the secret is in use", || sealing(primary, name, &prk));
     let status = primary.pairing(name);
     assert!(status["connected"].is_u64());
-    assert_eq!(status["peer_list"][0]["generations"], serde_json::json!([3, 7]));
+    assert_eq!(
+        status["peer_list"][0]["generations"],
+        serde_json::json!([3, 7])
+    );
     assert_eq!(conn.ping(7), Vec::<Cbor>::new());
 
     // A list may change at either end.
     list.push(listed(THEIRS_TOO, "", &[1]));
     conn.send(&list_request(2, prk.fingerprint(), &list));
     let response = conn.expect("list-response");
-    assert_eq!((response.get("serial").uint(), response.get("status").text()), (2, "ok"));
-    assert_eq!(primary.pairing(name)["peer_list"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        (response.get("serial").uint(), response.get("status").text()),
+        (2, "ok")
+    );
+    assert_eq!(
+        primary.pairing(name)["peer_list"].as_array().unwrap().len(),
+        3
+    );
     primary
         .operate(&["lists", "add", name, "2001:db8:111::/64", "--group", "web"])
         .success();
@@ -146,10 +196,19 @@ fn client_of_its_own(
     conn.send(&list_response(&request, "ok"));
     // One that names another secret is not taken.
     conn.send(&list_request(3, random::<16>(), &list[..1]));
-    assert_eq!(conn.expect("list-response").get("status").text(), "unknown-pms");
+    assert_eq!(
+        conn.expect("list-response").get("status").text(),
+        "unknown-pms"
+    );
     conn.send(&list_request(4, Cbor::Null, &list[..1]));
-    assert_eq!(conn.expect("list-response").get("status").text(), "unknown-pms");
-    assert_eq!(primary.pairing(name)["peer_list"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        conn.expect("list-response").get("status").text(),
+        "unknown-pms"
+    );
+    assert_eq!(
+        primary.pairing(name)["peer_list"].as_array().unwrap().len(),
+        3
+    );
 
     // The server asks, the client renews.
     primary.operate(&["renew", name]).success();
@@ -158,7 +217,9 @@ fn client_of_its_own(
     assert_ne!(next.bytes, prk.bytes);
     assert_same_secret(primary, name, &next);
     exchange(&mut conn, &next, 5, &list);
-    eventually("the next secret is in use", || sealing(primary, name, &next));
+    eventually("the next secret is in use", || {
+        sealing(primary, name, &next)
+    });
 
     // The client ends it.
     conn.send(&Cbor::message("revoke"));
@@ -173,10 +234,13 @@ fn client_of_its_own(
 fn a_server_of_its_own_agrees_with_the_client() {
     let site = Site::new(&PEERS);
     let doors = EXCHANGES.map(|(_, peer, ..)| Door::open(site.dir(), peer));
-    let pairings = EXCHANGES.iter().zip(&doors).map(|((name, peer, _, psk), door)| {
-        let psk = psk.map_or(String::new(), |psk| site.psk_yaml(name, &psk));
-        as_client(name, peer, door, &psk)
-    });
+    let pairings = EXCHANGES
+        .iter()
+        .zip(&doors)
+        .map(|((name, peer, _, psk), door)| {
+            let psk = psk.map_or(String::new(), |psk| site.psk_yaml(name, &psk));
+            as_client(name, peer, door, &psk)
+        });
     let pairings: String = pairings.collect();
     let primary = site.start(&pairings, "");
     thread::scope(|scope| {
@@ -222,7 +286,9 @@ fn server_of_its_own(
     assert_same_secret(primary, name, &third);
     assert_eq!(primary.keylog(name).len(), 3);
 
-    primary.operate(&["lists", "remove", name, OURS_TOO]).success();
+    primary
+        .operate(&["lists", "remove", name, OURS_TOO])
+        .success();
     let request = conn.expect("list-request");
     assert_eq!(prefixes(request.get("entries")), expected[..1]);
     conn.send(&list_response(&request, "ok"));
@@ -299,11 +365,18 @@ fn without_a_common_suite_both_ends_say_so() {
     conn.send(&ends::offer(terms, &bytes).1);
     conn.expect_refused("no-common-suite");
 
-    eventually("both are counted", || primary.closed("nothing-in-common") == 2);
+    eventually("both are counted", || {
+        primary.closed("nothing-in-common") == 2
+    });
     let log = primary.log();
     for word in ["0x0020/0x0001/0x0001", "0x0010/0x0001/0x0001"] {
-        let line = log.lines().find(|line| line.contains("no suite in common") && line.contains(word));
-        assert!(line.is_some_and(|line| line.contains("0x0010/0x0001/0x0002")), "{log}");
+        let line = log
+            .lines()
+            .find(|line| line.contains("no suite in common") && line.contains(word));
+        assert!(
+            line.is_some_and(|line| line.contains("0x0010/0x0001/0x0002")),
+            "{log}"
+        );
     }
 
     let mut conn = primary.connect("peer-1.example");
@@ -328,8 +401,14 @@ fn another_psk_is_noticed_by_both_ends() {
 
     let other = [
         None,
-        Some(Psk { key: [1; 32], ..PSK }),
-        Some(Psk { id: "another", ..PSK }),
+        Some(Psk {
+            key: [1; 32],
+            ..PSK
+        }),
+        Some(Psk {
+            id: "another",
+            ..PSK
+        }),
     ];
     for psk in &other {
         let mut conn = primary.connect("peer-1.example");
@@ -359,7 +438,11 @@ fn another_psk_is_noticed_by_both_ends() {
     conn.send(&kem_response("not-confirmed", &[]));
     conn.expect_end();
     eventually("it is counted", || primary.closed("not-confirmed") == 4);
-    assert!(primary.log().contains("is `psk` the same at both?"), "{}", primary.log());
+    assert!(
+        primary.log().contains("is `psk` the same at both?"),
+        "{}",
+        primary.log()
+    );
     for name in ["partner", "branch"] {
         assert_eq!(primary.pairing(name)["secrets"], serde_json::json!([]));
     }
@@ -385,7 +468,13 @@ fn key(kind: &str, key: Vec<u8>) -> Cbor {
 }
 
 /// What protocol section 3 gives a Secondary for `own`; nothing where nothing is sealed.
-fn material(pairing: &str, prk: &Prk, server: bool, own: &str, peers: &[(&str, &str)]) -> Option<Cbor> {
+fn material(
+    pairing: &str,
+    prk: &Prk,
+    server: bool,
+    own: &str,
+    peers: &[(&str, &str)],
+) -> Option<Cbor> {
     let own = entry(own);
     Some(match (pairing, server) {
         ("trusted", true) => key("server", prk.server_secret("web")),
@@ -408,7 +497,9 @@ fn material(pairing: &str, prk: &Prk, server: bool, own: &str, peers: &[(&str, &
             let keys: Vec<Cbor> = keys.collect();
             Cbor::map().with("kind", "pair-keys").with("keys", keys)
         }
-        ("ask", _) => Cbor::map().with("kind", "pair-keys").with("keys", Vec::<Cbor>::new()),
+        ("ask", _) => Cbor::map()
+            .with("kind", "pair-keys")
+            .with("keys", Vec::<Cbor>::new()),
         ("ibc", false) => key("ibc-client", prk.ibc_client(own)),
         ("ibc", true) => key("ibc-server", prk.ibc_server(own)),
         _ => return None,
@@ -457,20 +548,25 @@ fn assert_shares(
         let is_sealed = material(name, &prk, server, OURS, peers).is_some();
         let last = match is_sealed {
             false => first.clone(),
-            true => secondary.until(|grants| {
-                seals(grants, name).then(|| grant(grants, name).cloned().unwrap())
-            }),
+            true => secondary
+                .until(|grants| seals(grants, name).then(|| grant(grants, name).cloned().unwrap())),
         };
         for (grant, sealing) in [(&first, false), (&last, true)] {
             assert_eq!(grant.get("mode").text(), mode);
             assert_eq!(grant.get("protection").text(), protection);
             assert_eq!(Suite::read(grant.get("suite")), DEFAULT);
-            assert_eq!(grant.get("role").text(), if server { "server" } else { "client" });
+            assert_eq!(
+                grant.get("role").text(),
+                if server { "server" } else { "client" }
+            );
             let (own, others) = match server {
                 true => (grant.get("servers"), grant.get("clients")),
                 false => (grant.get("clients"), grant.get("servers")),
             };
-            let sent: Vec<Cbor> = peers.iter().map(|(p, group)| listed(p, group, &[4])).collect();
+            let sent: Vec<Cbor> = peers
+                .iter()
+                .map(|(p, group)| listed(p, group, &[4]))
+                .collect();
             assert_eq!(others.sorted(), Cbor::from(sent).sorted());
             let entries = grant.get("own").items();
             assert_eq!(entries.len(), 1);
@@ -491,7 +587,11 @@ fn assert_shares(
                         .with("material", vec![material]),
                 ],
             };
-            assert_eq!(grant.get("masters").sorted(), Cbor::from(masters).sorted(), "{name}");
+            assert_eq!(
+                grant.get("masters").sorted(),
+                Cbor::from(masters).sorted(),
+                "{name}"
+            );
         }
         secrets.push(prk);
     }
@@ -562,14 +662,21 @@ fn a_server_s_secondary_gets_what_its_mode_gives_and_no_more() {
 #[test]
 fn a_client_s_secondary_gets_what_its_mode_gives_and_no_more() {
     let site = Site::new(&NAMES);
-    let doors: Vec<Door> = NAMES[..6].iter().map(|name| Door::open(site.dir(), name)).collect();
+    let doors: Vec<Door> = NAMES[..6]
+        .iter()
+        .map(|name| Door::open(site.dir(), name))
+        .collect();
     let pairings = MODES.iter().zip(&doors).map(|((name, _, _, asks), door)| {
         let asks = asks.map_or(String::new(), |a| format!("      asymmetric_poll: {a}\n"));
         as_client(name, &format!("{name}.example"), door, &asks)
     });
     let pairings: String = pairings.collect();
     let primary = site.start(&pairings, &secondaries());
-    let peers = [(THEIRS, "web"), (THEIRS_TOO, "mail"), ("2001:db8:222::/64", "web")];
+    let peers = [
+        (THEIRS, "web"),
+        (THEIRS_TOO, "mail"),
+        ("2001:db8:222::/64", "web"),
+    ];
     assert_shares(&primary, false, &peers, |at| {
         let (_, mode, protection, _) = MODES[at];
         let terms = Terms {
@@ -592,7 +699,12 @@ fn with_peer(site: &Site) -> (Primary, Peer) {
 }
 
 fn small_site() -> Site {
-    Site::new(&["peer-1.example", "gate-1.example", "gate-2.example", "stranger.example"])
+    Site::new(&[
+        "peer-1.example",
+        "gate-1.example",
+        "gate-2.example",
+        "stranger.example",
+    ])
 }
 
 #[test]
@@ -682,12 +794,24 @@ fn a_secondary_gets_only_what_its_certificate_is_allowed() {
 
     // Who knows another's instance is not the other.
     let instance = random();
-    let mut other = Secondary::register(primary.connect("gate-2.example"), instance, &[OURS, OURS_TOO]);
+    let mut other = Secondary::register(
+        primary.connect("gate-2.example"),
+        instance,
+        &[OURS, OURS_TOO],
+    );
     let generation_of_other = other.generation("branch", OURS);
     let mut thief = Secondary::register(primary.connect("gate-1.example"), instance, &[OURS]);
     let grants = thief.until(|grants| grant(grants, "branch").map(|_| grants.to_vec()));
-    assert_eq!(generation(&grants, "branch", OURS_TOO), None, "another's entry");
-    assert_ne!(generation(&grants, "branch", OURS), Some(generation_of_other), "another's generation");
+    assert_eq!(
+        generation(&grants, "branch", OURS_TOO),
+        None,
+        "another's entry"
+    );
+    assert_ne!(
+        generation(&grants, "branch", OURS),
+        Some(generation_of_other),
+        "another's generation"
+    );
 }
 
 #[test]
@@ -702,7 +826,10 @@ fn a_secondary_that_came_back_is_not_away_when_its_old_connection_ends() {
     drop(old);
     let state = || {
         let status = primary.pairing("branch");
-        status["own"][0]["secondaries"][0]["state"].as_str().unwrap().to_owned()
+        status["own"][0]["secondaries"][0]["state"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     thread::sleep(Duration::from_millis(1_500));
     drain(&mut new);
@@ -738,7 +865,9 @@ fn a_revoked_secondary_forgets_everything_and_secrets_are_replaced() {
         (two, last)
     });
 
-    primary.operate(&["revoke", "secondary", "gate-1.example"]).success();
+    primary
+        .operate(&["revoke", "secondary", "gate-1.example"])
+        .success();
     loop {
         let grants = one.share();
         if grants.is_empty() {
@@ -748,7 +877,9 @@ fn a_revoked_secondary_forgets_everything_and_secrets_are_replaced() {
     one.conn.expect_refused("revoked");
     let next = peer.agreed();
     acks.join().unwrap();
-    eventually("the next secret is in use", || sealing(&primary, "branch", &next));
+    eventually("the next secret is in use", || {
+        sealing(&primary, "branch", &next)
+    });
 
     let mut conn = primary.connect("gate-1.example");
     conn.send(&register_message(random(), &[OURS]));
@@ -765,9 +896,17 @@ fn a_revoked_secondary_forgets_everything_and_secrets_are_replaced() {
 
 #[test]
 fn an_analyzer_gets_the_secrets_of_its_pairing_alone() {
-    let site = Site::new(&["peer-1.example", "peer-2.example", "lab.example", "gate-1.example"]);
-    let pairings = as_server("branch", "peer-1.example", "      analyzers: [lab.example]\n")
-        + &as_server("partner", "peer-2.example", "");
+    let site = Site::new(&[
+        "peer-1.example",
+        "peer-2.example",
+        "lab.example",
+        "gate-1.example",
+    ]);
+    let pairings = as_server(
+        "branch",
+        "peer-1.example",
+        "      analyzers: [lab.example]\n",
+    ) + &as_server("partner", "peer-2.example", "");
     let primary = site.start(&pairings, "");
     let list = vec![listed(THEIRS, "", &[1])];
     let mut conn = primary.connect("peer-1.example");
@@ -775,7 +914,9 @@ fn an_analyzer_gets_the_secrets_of_its_pairing_alone() {
 
     let analyze = |name: &str, pairing: &str| {
         let mut conn = primary.connect(name);
-        let message = Cbor::message("analyze").with("version", 1).with("pairing", pairing);
+        let message = Cbor::message("analyze")
+            .with("version", 1)
+            .with("pairing", pairing);
         conn.send(&message);
         conn
     };

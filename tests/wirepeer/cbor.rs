@@ -214,7 +214,9 @@ impl Cbor {
                 Self::Array(items)
             }
             Self::Map(pairs) => {
-                let pairs = pairs.iter().map(|(key, value)| (key.clone(), value.sorted()));
+                let pairs = pairs
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.sorted()));
                 let mut pairs: Vec<_> = pairs.collect();
                 pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
                 Self::Map(pairs)

@@ -77,7 +77,8 @@ pub fn client_config(dir: &Path, name: Option<&str>, alpn: &[&[u8]]) -> Arc<Clie
 }
 
 fn server_config(dir: &Path, name: &str) -> Arc<ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&dir.join("ca.pem")), provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(&dir.join("ca.pem")), provider());
     let (chain, key) = credentials(dir, name);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -144,7 +145,10 @@ impl Conn {
 
     /// Sends bytes as they are. That the other end is gone shows when something is received.
     pub fn send_raw(&mut self, bytes: &[u8]) {
-        let written = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
+        let written = self
+            .stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush());
         if written.is_err() {
             self.closed = true;
         }

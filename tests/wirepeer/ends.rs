@@ -339,7 +339,9 @@ impl Secondary {
 
 /// The grant of a pairing.
 pub fn grant<'g>(grants: &'g [Cbor], pairing: &str) -> Option<&'g Cbor> {
-    grants.iter().find(|grant| grant.get("pairing").text() == pairing)
+    grants
+        .iter()
+        .find(|grant| grant.get("pairing").text() == pairing)
 }
 
 /// The generation that a share gives for an entry of a pairing.

@@ -7,7 +7,8 @@ use hpke::kdf::HkdfSha256;
 use hpke::kem::{DhP256HkdfSha256, Kem, X25519HkdfSha256};
 use hpke::rand_core::UnwrapErr;
 use hpke::{
-    Deserializable, OpModeR, OpModeS, PskBundle, Serializable, setup_receiver, setup_sender_with_rng,
+    Deserializable, OpModeR, OpModeS, PskBundle, Serializable, setup_receiver,
+    setup_sender_with_rng,
 };
 use ring::digest;
 
@@ -97,12 +98,7 @@ fn receive<A: Aead, K: Kem>(sk: &[u8], enc: &[u8], info: &[u8], psk: Option<&Psk
 }
 
 /// A Primary Client's part: `enc`, and the PMS.
-pub fn encapsulate(
-    suite: Suite,
-    pk: &[u8],
-    info: &[u8],
-    psk: Option<&Psk>,
-) -> (Vec<u8>, [u8; 32]) {
+pub fn encapsulate(suite: Suite, pk: &[u8], info: &[u8], psk: Option<&Psk>) -> (Vec<u8>, [u8; 32]) {
     match (suite.kem, suite.aead) {
         (X25519, 1) => send::<AesGcm128, X25519HkdfSha256>(pk, info, psk),
         (X25519, 2) => send::<AesGcm256, X25519HkdfSha256>(pk, info, psk),
@@ -220,7 +216,10 @@ const R: [u64; 4] = [
 /// A big-endian number modulo r, bit by bit.
 fn modulo_r(number: &[u8]) -> [u8; 32] {
     let mut rest = [0u64; 4];
-    for bit in number.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
+    for bit in number
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1))
+    {
         // r has 255 bits, so nothing is shifted out.
         let mut carry = u64::from(bit);
         for word in rest.iter_mut().rev() {

@@ -40,7 +40,11 @@ impl Site {
         let path = self.dir().join(file);
         std::fs::write(&path, hex::encode(psk.key)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        format!("      psk: {{ id: {}, file: {} }}\n", psk.id, path.display())
+        format!(
+            "      psk: {{ id: {}, file: {} }}\n",
+            psk.id,
+            path.display()
+        )
     }
 
     /// Starts `hq.example`. Items of the two lists, each line with its blanks in front.
@@ -84,7 +88,11 @@ fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + ((std::process::id() as u16).wrapping_mul(37).wrapping_add(step)) % 20_000;
+        let port = 10_000
+            + ((std::process::id() as u16)
+                .wrapping_mul(37)
+                .wrapping_add(step))
+                % 20_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -112,7 +120,10 @@ impl Primary {
     /// An operator's command.
     pub fn operate(&self, args: &[&str]) -> Ended {
         let mut command = Command::new(PDMGATE);
-        command.args(args).arg("--socket").arg(self.dir.join("hq.sock"));
+        command
+            .args(args)
+            .arg("--socket")
+            .arg(self.dir.join("hq.sock"));
         run(command, Duration::from_secs(20))
     }
 
@@ -124,7 +135,10 @@ impl Primary {
     pub fn pairing(&self, name: &str) -> Value {
         let status = self.registrations();
         let mut pairings = status["pairings"].as_array().unwrap().iter();
-        pairings.find(|pairing| pairing["name"] == name).unwrap().clone()
+        pairings
+            .find(|pairing| pairing["name"] == name)
+            .unwrap()
+            .clone()
     }
 
     /// How many connections were closed for a reason.
@@ -135,9 +149,13 @@ impl Primary {
     /// The pairing PRKs in the keylog, in hexadecimal, oldest first.
     pub fn keylog(&self, pairing: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.join("keylog")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let lines = lines.filter(|line| line["pairing"] == pairing);
-        lines.map(|line| line["prk"].as_str().unwrap().to_owned()).collect()
+        lines
+            .map(|line| line["prk"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub fn log(&self) -> String {
@@ -146,8 +164,12 @@ impl Primary {
 
     /// Resident memory, in KiB.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }

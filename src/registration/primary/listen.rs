@@ -147,11 +147,7 @@ async fn welcome(primary: Arc<Primary>, stream: TcpStream, address: SocketAddr, 
     };
     drop(done);
     let who = who(&opened.names, Some(address));
-    let expires = opened.expires;
-    tokio::select! {
-        () = dispatch(&primary, opened, &who) => {}
-        () = until(expires) => primary.counters.closed(Closed::Expired, &who, "its certificate ended"),
-    }
+    dispatch(&primary, opened, &who).await;
 }
 
 async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
@@ -159,12 +155,13 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         reader,
         mut writer,
         names,
+        expires,
         first,
-        ..
     } = opened;
     let allowed = match first.message {
         Message::Register(register) => {
-            return secondary::serve(primary, &names, reader, writer, register).await;
+            return secondary::serve(primary, &names, reader, writer, register, until(expires))
+                .await;
         }
         Message::Analyze(analyze) => {
             return analyzer::serve(primary, &names, writer, &analyze).await;
@@ -176,7 +173,12 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         }
     };
     match allowed {
-        Some(at) => peer::serve(primary, at, &names, reader, writer, first).await,
+        Some(at) => tokio::select! {
+            () = peer::serve(primary, at, &names, reader, writer, first) => {}
+            () = until(expires) => {
+                primary.counters.closed(Closed::Expired, who, "its certificate ended");
+            }
+        },
         None => {
             let refused = Message::Refused(Refused {
                 reason: Reason::NotAllowed,

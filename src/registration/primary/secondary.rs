@@ -34,13 +34,14 @@ const TICK: Duration = Duration::from_millis(250);
 /// Keys that a Secondary may ask for in a second.
 const POLLS: u32 = 1_000;
 
-/// Serves a Secondary whose first message is `first`.
+/// Serves a Secondary whose first message is `first`, until its certificate `expires`.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
     primary: &Arc<Primary>,
     names: &[String],
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
     first: Register,
+    expires: impl Future<Output = ()>,
 ) {
     let connection = primary.next_connection();
     let mut session = Session {
@@ -59,7 +60,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
         pinged: false,
         polls: (Instant::now(), 0),
     };
-    let Err(end) = session.run(names, first).await;
+    let end = tokio::select! {
+        Err(end) = session.run(names, first) => end,
+        () = expires => End::Closed(Closed::Expired, "its certificate ended".to_owned()),
+    };
+    // However it ended: the others would wait for its acknowledgements for ever.
     session.leave().await;
     match end {
         End::Gone(why) => tracing::info!(secondary = %session.name, "the Secondary is gone: {why}"),
