@@ -19,7 +19,8 @@ use tokio_rustls::TlsStream;
 use super::{
     Primary, PrimaryError, analyzer,
     counters::{Closed, who},
-    peer, secondary,
+    peer::{self, End},
+    secondary,
 };
 use crate::registration::{
     frame::{Reader, Received, Writer},
@@ -110,15 +111,26 @@ struct Opened {
     first: Received,
 }
 
-async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
+async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, String)> {
+    let failed = |error: tls::PeerError| (Closed::Handshake, error.to_string());
     let _ = stream.set_nodelay(true);
-    let stream = primary.identity.accept(stream).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let names = tls::peer_names(&stream).map_err(|error| error.to_string())?;
-    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let stream = primary.identity.accept(stream).await.map_err(failed)?;
+    let names = tls::peer_names(&stream).map_err(failed)?;
+    let expires = tls::peer_expires(&stream).map_err(failed)?;
     let (reader, writer) = tokio::io::split(stream);
     let mut reader = Reader::new(reader);
-    let first = reader.next().await.map_err(|error| error.to_string())?;
+    let first = reader.next().await.map_err(|error| {
+        let who = who(
+            &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            None,
+        );
+        match End::from(error) {
+            End::Closed(reason, why) | End::Refused(_, reason, why) => {
+                (reason, format!("{who}: {why}"))
+            }
+            End::Gone(why) => (Closed::Handshake, format!("{who}: {why}")),
+        }
+    })?;
     Ok(Opened {
         reader,
         writer: Writer::new(writer),
@@ -131,18 +143,17 @@ async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
 /// From a connection to the protocol that its first message asks for.
 async fn welcome(primary: Arc<Primary>, stream: TcpStream, address: SocketAddr, done: Done) {
     let opened = timeout(HANDSHAKE, open(&primary, stream)).await;
-    let failed = |why: &str| {
+    let failed = |reason, why: &str| {
         let counters = &primary.counters;
-        counters.closed(Closed::Handshake, &address.to_string(), why);
+        counters.closed(reason, &address.to_string(), why);
     };
     let opened = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(why)) => return failed(&why),
+        Ok(Err((reason, why))) => return failed(reason, &why),
         Err(_) => {
-            return failed(&format!(
-                "no handshake and first message in {} s",
-                HANDSHAKE.as_secs()
-            ));
+            let seconds = HANDSHAKE.as_secs();
+            let why = format!("no handshake and first message in {seconds} s");
+            return failed(Closed::Handshake, &why);
         }
     };
     drop(done);
