@@ -734,7 +734,9 @@ fn generations_are_never_given_twice() {
         let acks = [&mut one, &mut two].map(|secondary| {
             scope.spawn(move || secondary.until(|grants| seals(grants, "branch").then_some(())))
         });
-        acks.map(|ack| ack.join().unwrap());
+        for ack in acks {
+            ack.join().unwrap();
+        }
     });
     drain(&mut one);
     drain(&mut two);
