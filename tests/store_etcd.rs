@@ -2,6 +2,7 @@
 
 mod etcd_support;
 #[path = "common/process.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod process;
 
 use std::{

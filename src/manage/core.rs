@@ -57,6 +57,11 @@ impl Signals {
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Whether a reload was asked for since the last look.
+    pub fn is_reload_wanted(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Does something at most once in a while.
@@ -171,11 +176,11 @@ impl<'s> Core<'s> {
         let mut heal = Every::long_ago(HEAL_EVERY);
         let mut heal_registered = Every::long_ago(HEAL_EVERY);
         let mut again = Every::long_ago(AGAIN_EVERY);
-        while !signals.stop.load(Ordering::Relaxed) {
+        while !signals.is_stopped() {
             self.keep_time();
             self.age();
             self.look_after_registered(&mut again);
-            if signals.reload.swap(false, Ordering::Relaxed) {
+            if signals.is_reload_wanted() {
                 self.reload();
             }
             if lessons.is_due() {

@@ -17,7 +17,7 @@ const HEADER: usize = 6;
 pub struct Entry(pub Ipv6Addr, pub u8);
 
 impl Entry {
-    fn bytes(self) -> [u8; 17] {
+    pub fn bytes(self) -> [u8; 17] {
         let mask = u128::MAX.checked_shl(128 - u32::from(self.1)).unwrap_or(0);
         let mut bytes = [self.1; 17];
         bytes[..16].copy_from_slice(&(self.0.to_bits() & mask).to_be_bytes());
@@ -86,14 +86,20 @@ pub struct Oracle {
 }
 
 /// RFC 5869, with RFC 9180's labels.
-fn labeled_extract(suite: &[u8], salt: &[u8], label: &str, ikm: &[u8]) -> Vec<u8> {
+pub fn labeled_extract(suite: &[u8], salt: &[u8], label: &str, ikm: &[u8]) -> Vec<u8> {
     let labeled = [b"HPKE-v1", suite, label.as_bytes(), ikm].concat();
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), &labeled)
         .as_ref()
         .to_vec()
 }
 
-fn labeled_expand(suite: &[u8], prk: &[u8], label: &str, info: &[u8], length: usize) -> Vec<u8> {
+pub fn labeled_expand(
+    suite: &[u8],
+    prk: &[u8],
+    label: &str,
+    info: &[u8],
+    length: usize,
+) -> Vec<u8> {
     let info = [
         &(length as u16).to_be_bytes(),
         &b"HPKE-v1"[..],

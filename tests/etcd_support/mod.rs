@@ -1,8 +1,6 @@
 //! An etcd cluster of a test: its own folder, free ports, and gone with the test. The test names `common/process.rs` as `process`.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-#[path = "../common/process.rs"]
-mod process;
 pub mod proxy;
 
 use std::{

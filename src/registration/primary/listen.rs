@@ -19,7 +19,8 @@ use tokio_rustls::TlsStream;
 use super::{
     Primary, PrimaryError, analyzer,
     counters::{Closed, who},
-    peer, secondary,
+    peer::{self, End},
+    secondary,
 };
 use crate::registration::{
     frame::{Reader, Received, Writer},
@@ -108,15 +109,31 @@ struct Opened {
     first: Received,
 }
 
-async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
+async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, String)> {
+    let failed = |error: tls::PeerError| (Closed::Handshake, error.to_string());
     let _ = stream.set_nodelay(true);
-    let stream = primary.certificate.current().accept(stream).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let names = tls::peer_names(&stream).map_err(|error| error.to_string())?;
-    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let stream = primary
+        .certificate
+        .current()
+        .accept(stream)
+        .await
+        .map_err(failed)?;
+    let names = tls::peer_names(&stream).map_err(failed)?;
+    let expires = tls::peer_expires(&stream).map_err(failed)?;
     let (reader, writer) = tokio::io::split(stream);
     let mut reader = Reader::new(reader);
-    let first = reader.next().await.map_err(|error| error.to_string())?;
+    let first = reader.next().await.map_err(|error| {
+        let who = who(
+            &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            None,
+        );
+        match End::from(error) {
+            End::Closed(reason, why) | End::Refused(_, reason, why) => {
+                (reason, format!("{who}: {why}"))
+            }
+            End::Gone(why) => (Closed::Handshake, format!("{who}: {why}")),
+        }
+    })?;
     Ok(Opened {
         reader,
         writer: Writer::new(writer),
@@ -129,27 +146,22 @@ async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
 /// From a connection to the protocol that its first message asks for.
 async fn welcome(primary: Arc<Primary>, stream: TcpStream, address: SocketAddr, done: Done) {
     let opened = timeout(HANDSHAKE, open(&primary, stream)).await;
-    let failed = |why: &str| {
+    let failed = |reason, why: &str| {
         let counters = &primary.counters;
-        counters.closed(Closed::Handshake, &address.to_string(), why);
+        counters.closed(reason, &address.to_string(), why);
     };
     let opened = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(why)) => return failed(&why),
+        Ok(Err((reason, why))) => return failed(reason, &why),
         Err(_) => {
-            return failed(&format!(
-                "no handshake and first message in {} s",
-                HANDSHAKE.as_secs()
-            ));
+            let seconds = HANDSHAKE.as_secs();
+            let why = format!("no handshake and first message in {seconds} s");
+            return failed(Closed::Handshake, &why);
         }
     };
     drop(done);
     let who = who(&opened.names, Some(address));
-    let expires = opened.expires;
-    tokio::select! {
-        () = dispatch(&primary, opened, &who) => {}
-        () = until(expires) => primary.counters.closed(Closed::Expired, &who, "its certificate ended"),
-    }
+    dispatch(&primary, opened, &who).await;
 }
 
 async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
@@ -157,12 +169,13 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         reader,
         mut writer,
         names,
+        expires,
         first,
-        ..
     } = opened;
     let allowed = match first.message {
         Message::Register(register) => {
-            return secondary::serve(primary, &names, reader, writer, register).await;
+            return secondary::serve(primary, &names, reader, writer, register, until(expires))
+                .await;
         }
         Message::Analyze(analyze) => {
             return analyzer::serve(primary, &names, writer, &analyze).await;
@@ -174,7 +187,12 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         }
     };
     match allowed {
-        Some(at) => peer::serve(primary, at, &names, reader, writer, first).await,
+        Some(at) => tokio::select! {
+            () = peer::serve(primary, at, &names, reader, writer, first) => {}
+            () = until(expires) => {
+                primary.counters.closed(Closed::Expired, who, "its certificate ended");
+            }
+        },
         None => {
             let refused = Message::Refused(Refused {
                 reason: Reason::NotAllowed,

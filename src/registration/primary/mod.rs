@@ -237,7 +237,8 @@ impl Primary {
             if let Ok(first) = reader.next().await
                 && let Message::Register(register) = first.message
             {
-                secondary::serve(&primary, &[name], reader, writer, register).await;
+                let ended = std::future::pending();
+                secondary::serve(&primary, &[name], reader, writer, register, ended).await;
             }
         });
     }

@@ -148,7 +148,10 @@ impl PairingStatus {
                 Role::Server => "server",
             }
             .to_owned(),
-            connected: *pairing.connected.borrow(),
+            connected: {
+                let (links, since) = *pairing.connected.borrow();
+                (links > 0).then_some(since)
+            },
             revoked: record.revoked,
             secrets: record
                 .masters
