@@ -3,6 +3,7 @@
 mod common;
 mod wirepeer;
 
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
@@ -84,7 +85,7 @@ fn sealing(primary: &Primary, pairing: &str, prk: &Prk) -> bool {
 
 fn assert_same_secret(primary: &Primary, pairing: &str, prk: &Prk) {
     let prk = hex::encode(&prk.bytes);
-    assert_eq!(primary.keylog(pairing).last(), Some(&prk));
+    eventually("it is in the keylog", || primary.keylog(pairing).last() == Some(&prk));
     assert!(!primary.log().contains(&prk), "a secret is in the log");
 }
 
@@ -165,9 +166,8 @@ fn client_of_its_own(
     assert_eq!(prefixes(response.get("entries")), expected);
     assert_same_secret(primary, name, &prk);
 
-    let theirs = exchange(&mut conn, &prk, 1, &list);
+    let theirs = exchange(&mut conn, &prk, 1, &list, || sealing(primary, name, &prk));
     assert_eq!(prefixes(&theirs), expected);
-    eventually("the secret is in use", || sealing(primary, name, &prk));
     let status = primary.pairing(name);
     assert!(status["connected"].is_u64());
     assert_eq!(
@@ -216,10 +216,7 @@ fn client_of_its_own(
     let (next, _) = agree(&mut conn, vec![wanted.cbor()], psk.as_ref(), &list);
     assert_ne!(next.bytes, prk.bytes);
     assert_same_secret(primary, name, &next);
-    exchange(&mut conn, &next, 5, &list);
-    eventually("the next secret is in use", || {
-        sealing(primary, name, &next)
-    });
+    exchange(&mut conn, &next, 5, &list, || sealing(primary, name, &next));
 
     // The client ends it.
     conn.send(&Cbor::message("revoke"));
@@ -268,21 +265,24 @@ fn server_of_its_own(
     let (prk, theirs) = agree_as_server(&mut conn, terms, &list);
     let expected = [OURS, OURS_TOO].map(|prefix| (entry(prefix).bytes().to_vec(), String::new()));
     assert_eq!(prefixes(&theirs), expected);
-    assert_eq!(prefixes(&exchange(&mut conn, &prk, 1, &list)), expected);
+    let theirs = exchange(&mut conn, &prk, 1, &list, || sealing(primary, name, &prk));
+    assert_eq!(prefixes(&theirs), expected);
     assert_same_secret(primary, name, &prk);
-    eventually("the secret is in use", || sealing(primary, name, &prk));
     assert_eq!(conn.ping(1 << 40), Vec::<Cbor>::new());
 
     // The server asks for another.
     conn.send(&Cbor::message("renew"));
     let (second, _) = agree_as_server(&mut conn, terms, &list);
     assert_same_secret(primary, name, &second);
-    exchange(&mut conn, &second, 2, &list);
-    eventually("the second is in use", || sealing(primary, name, &second));
+    exchange(&mut conn, &second, 2, &list, || {
+        sealing(primary, name, &second)
+    });
     // The operator does.
     primary.operate(&["renew", name]).success();
     let (third, _) = agree_as_server(&mut conn, terms, &list);
-    exchange(&mut conn, &third, 3, &list);
+    exchange(&mut conn, &third, 3, &list, || {
+        sealing(primary, name, &third)
+    });
     assert_same_secret(primary, name, &third);
     assert_eq!(primary.keylog(name).len(), 3);
 
@@ -602,7 +602,7 @@ fn assert_shares(
         true => ask.pair_device_key(entry(peer), entry(OURS)),
         false => ask.pair_device_key(entry(OURS), entry(peer)),
     };
-    drain(&mut secondary);
+    secondary.settle();
     for (peer, _) in peers {
         let question = poll("ask", ask, OURS, peer);
         secondary.conn.send(&question);
@@ -624,21 +624,6 @@ fn assert_shares(
     ] {
         secondary.conn.send(&not_its_own);
         assert_eq!(secondary.conn.ping(1), [], "{not_its_own:?}");
-    }
-}
-
-/// Takes shares until none comes for a while.
-fn drain(secondary: &mut Secondary) {
-    loop {
-        match secondary.conn.next(Duration::from_millis(700)) {
-            Came::Message(share, _) if share.kind() == "share" => {
-                let ack = Cbor::message("ack").with("serial", share.get("serial").clone());
-                secondary.conn.send(&ack);
-            }
-            Came::Message(ping, _) if ping.kind() == "ping" => {}
-            Came::Nothing => return,
-            other => panic!("expected shares, found {other:?}"),
-        }
     }
 }
 
@@ -719,48 +704,47 @@ fn generations_are_never_given_twice() {
 
     let mut one = register(&primary, "gate-1.example", first);
     let g1 = one.generation("branch", OURS);
+    let one = one.in_background();
     let mut two = register(&primary, "gate-2.example", second);
     let g2 = two.generation("branch", OURS);
     assert!(g2 > g1);
+    let two = two.in_background();
     // The peer is told of both, as soon as both hold what they need.
-    let told = |event| match event {
+    peer.wait(|event| match event {
         Event::List(list) => {
             let generations = list.items()[0].get("generations").items().to_vec();
             (generations == [Cbor::from(g1), Cbor::from(g2)]).then_some(())
         }
         _ => None,
-    };
-    thread::scope(|scope| {
-        let acks = [&mut one, &mut two].map(|secondary| {
-            scope.spawn(move || secondary.until(|grants| seals(grants, "branch").then_some(())))
-        });
-        for ack in acks {
-            ack.join().unwrap();
-        }
     });
-    drain(&mut one);
-    drain(&mut two);
-    peer.wait(told);
+    let sends = |generation| {
+        let status = primary.pairing("branch");
+        let given = status["own"][0]["secondaries"].as_array().unwrap().clone();
+        let sends = |g: &Value| g["generation"] == generation && g["state"] == "sending";
+        given.iter().any(sends)
+    };
+    eventually("both send", || sends(g1) && sends(g2));
 
     // A connection that breaks is resumed; another process of the same name is another sender.
-    drop(one);
+    drop(one());
     let mut one = register(&primary, "gate-1.example", first);
     assert_eq!(one.generation("branch", OURS), g1);
     drop(one);
     let mut three = register(&primary, "gate-1.example", third);
     let g3 = three.generation("branch", OURS);
     assert!(g3 > g2);
+    let three = three.in_background();
+    eventually("the third sends", || sends(g3));
 
-    // Healing: the memory is kept, the generation is not. The next one counts when the peer knows it.
-    drain(&mut three);
+    // Healing: the memory is kept, the generation is not.
+    let mut three = three();
     three.conn.send(&Cbor::message("new-generations"));
-    let g4 = thread::scope(|scope| {
-        let acks = scope.spawn(|| drain(&mut two));
-        let g4 = three.until(|grants| generation(grants, "branch", OURS).filter(|g| *g != g3));
-        acks.join().unwrap();
-        g4
-    });
+    let g4 = three.until(|grants| generation(grants, "branch", OURS).filter(|g| *g != g3));
     assert!(g4 > g3);
+    let three = three.in_background();
+    eventually("the third sends anew", || sends(g4));
+    drop(three());
+    drop(two());
 
     // Nor after a restart of the Primary.
     primary.process.stop("TERM").success();
@@ -834,10 +818,44 @@ fn a_secondary_that_came_back_is_not_away_when_its_old_connection_ends() {
             .to_owned()
     };
     thread::sleep(Duration::from_millis(1_500));
-    drain(&mut new);
+    new.settle();
     assert_ne!(state(), "away");
     drop(new);
     eventually("it is away", || state() == "away");
+}
+
+#[test]
+fn a_secondary_that_resumes_with_fewer_entries_keeps_no_others() {
+    let site = small_site();
+    let (primary, peer) = with_peer(&site);
+    peer.agreed();
+    let instance = random();
+    let both = [OURS, OURS_TOO];
+    let mut one = Secondary::register(primary.connect("gate-2.example"), instance, &both);
+    one.generation("branch", OURS);
+    drop(one);
+    let mut one = Secondary::register(primary.connect("gate-2.example"), instance, &both[..1]);
+    let grants = one.until(|grants| grant(grants, "branch").map(|_| grants.to_vec()));
+    assert!(generation(&grants, "branch", OURS).is_some());
+    assert_eq!(generation(&grants, "branch", OURS_TOO), None);
+}
+
+#[test]
+fn a_peer_is_connected_while_any_connection_of_its_own_is() {
+    let site = small_site();
+    let primary = site.start(&as_server("branch", "peer-1.example", ""), "");
+    let [old, new] = std::array::from_fn(|_| {
+        let mut conn = primary.connect("peer-1.example");
+        agree(&mut conn, vec![DEFAULT.cbor()], None, &[]);
+        conn
+    });
+    drop(old);
+    thread::sleep(Duration::from_millis(500));
+    assert!(primary.pairing("branch")["connected"].is_u64());
+    drop(new);
+    eventually("nobody is connected", || {
+        primary.pairing("branch")["connected"].is_null()
+    });
 }
 
 #[test]
@@ -847,26 +865,9 @@ fn a_revoked_secondary_forgets_everything_and_secrets_are_replaced() {
     let before = peer.agreed();
     let mut one = Secondary::register(primary.connect("gate-1.example"), random(), &[OURS]);
     one.until(|grants| seals(grants, "branch").then_some(()));
-    drain(&mut one);
-    let mut two = Secondary::register(primary.connect("gate-2.example"), random(), &[OURS_TOO]);
-    let acks = thread::spawn(move || {
-        let newest = |grants: &[Cbor]| {
-            let masters = grant(grants, "branch")?.get("masters").items();
-            Some(masters.first()?.get("id").bytes().to_vec())
-        };
-        let mut last = two.until(newest);
-        // Until the next one seals.
-        loop {
-            let grants = two.share();
-            let found = newest(&grants).unwrap();
-            if found != before.fingerprint() && seals(&grants, "branch") {
-                break;
-            }
-            last = found;
-        }
-        (two, last)
-    });
-
+    one.settle();
+    let two = Secondary::register(primary.connect("gate-2.example"), random(), &[OURS_TOO]);
+    let two = two.in_background();
     primary
         .operate(&["revoke", "secondary", "gate-1.example"])
         .success();
@@ -878,10 +879,11 @@ fn a_revoked_secondary_forgets_everything_and_secrets_are_replaced() {
     }
     one.conn.expect_refused("revoked");
     let next = peer.agreed();
-    acks.join().unwrap();
+    assert_ne!(next, before);
     eventually("the next secret is in use", || {
         sealing(&primary, "branch", &next)
     });
+    drop(two());
 
     let mut conn = primary.connect("gate-1.example");
     conn.send(&register_message(random(), &[OURS]));

@@ -229,6 +229,17 @@ impl Conn {
         }
     }
 
+    /// Asserts that the other end closes, and says nothing besides shares and pings.
+    pub fn expect_end_after_shares(&mut self) {
+        loop {
+            match self.next(SOON) {
+                Came::End => return,
+                Came::Message(message, _) if ["share", "ping"].contains(&message.kind()) => {}
+                other => panic!("expected the end, found {other:?}"),
+            }
+        }
+    }
+
     /// Asserts that the other end says why it closes, and closes.
     pub fn expect_refused(&mut self, reason: &str) {
         let refused = self.expect("refused");
@@ -270,9 +281,20 @@ impl Door {
         self.listener.local_addr().unwrap().port()
     }
 
-    /// The next connection whose handshake succeeds.
+    /// The next connection whose handshake succeeds: one that waited for long may have been given up.
     pub fn accept(&self) -> Conn {
-        self.listener.set_nonblocking(true).unwrap();
+        let until = Instant::now() + SOON;
+        loop {
+            match self.try_accept() {
+                Ok(conn) => return conn,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+        }
+    }
+
+    /// The next connection, which may end in the handshake.
+    pub fn try_accept(&self) -> io::Result<Conn> {
+        self.listener.set_nonblocking(true)?;
         let until = Instant::now() + SOON;
         let tcp = loop {
             match self.listener.accept() {
@@ -281,15 +303,15 @@ impl Door {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        tcp.set_nonblocking(false).unwrap();
-        tcp.set_nodelay(true).unwrap();
+        tcp.set_nonblocking(false)?;
+        tcp.set_nodelay(true)?;
         bounded(&tcp, SOON);
-        let mut tls = ServerConnection::new(Arc::clone(&self.config)).unwrap();
-        let mut through = tcp.try_clone().unwrap();
+        let mut tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
+        let mut through = tcp.try_clone()?;
         while tls.is_handshaking() {
-            tls.complete_io(&mut through).unwrap();
+            tls.complete_io(&mut through)?;
         }
         assert_eq!(tls.alpn_protocol(), Some(ALPN));
-        Conn::over(StreamOwned::new(tls, through), tcp)
+        Ok(Conn::over(StreamOwned::new(tls, through), tcp))
     }
 }

@@ -5,9 +5,11 @@ use super::cbor::Cbor;
 use super::conn::{Came, Conn};
 use super::secret::{self, Prk, Psk, Suite, random};
 use crate::common::oracle::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `address/length`.
 pub fn entry(text: &str) -> Entry {
@@ -68,13 +70,25 @@ pub fn kem_request(
 /// Both commands as a client; returns the PRK and the server list.
 pub fn agree(conn: &mut Conn, suites: Vec<Cbor>, psk: Option<&Psk>, list: &[Cbor]) -> (Prk, Cbor) {
     let request = conn.send(&setup_request(suites));
-    let (response, bytes) = conn.message();
+    let (response, bytes) = besides_lists(conn);
     assert_eq!(response.kind(), "setup-response", "{response:?}");
     let (kem, prk) = kem_request(&request, (&response, &bytes), psk, list);
     conn.send(&kem);
-    let response = conn.expect("kem-response");
+    let (response, _) = besides_lists(conn);
+    assert_eq!(response.kind(), "kem-response", "{response:?}");
     assert_eq!(response.get("status").text(), "ok");
     (prk, response.get("entries").clone())
+}
+
+/// The next message that is no list, which may come at any time once a secret was agreed on; lists are answered.
+fn besides_lists(conn: &mut Conn) -> (Cbor, Vec<u8>) {
+    loop {
+        let (message, bytes) = conn.message();
+        if message.kind() != "list-request" {
+            return (message, bytes);
+        }
+        conn.send(&list_response(&message, "ok"));
+    }
 }
 
 /// What a server says about a pairing.
@@ -141,28 +155,37 @@ pub fn agree_as_server(conn: &mut Conn, terms: Terms, list: &[Cbor]) -> (Prk, Cb
     (prk, kem.get("entries").clone())
 }
 
-/// Tells our list, answers the other's, until both were told the secret; returns the other's list.
-pub fn exchange(conn: &mut Conn, prk: &Prk, serial: u64, list: &[Cbor]) -> Cbor {
+/// Tells our list; answers the other's until `done`; returns the other's last list. Responses are checked.
+pub fn exchange(
+    conn: &mut Conn,
+    prk: &Prk,
+    serial: u64,
+    list: &[Cbor],
+    mut done: impl FnMut() -> bool,
+) -> Cbor {
     let pms = prk.fingerprint();
     conn.send(&list_request(serial, pms.clone(), list));
     let (mut answered, mut theirs) = (false, None);
+    let until = Instant::now() + SOON;
     loop {
-        if let (true, Some(theirs)) = (answered, &theirs) {
-            return Cbor::clone(theirs);
-        }
-        let (message, _) = conn.message();
-        match message.kind() {
-            "list-response" => {
+        match conn.next(Duration::from_millis(100)) {
+            Came::Message(message, _) if message.kind() == "list-response" => {
                 assert_eq!(message.get("serial").uint(), serial);
                 assert_eq!(message.get("status").text(), "ok");
                 answered = true;
             }
-            "list-request" => {
+            Came::Message(message, _) if message.kind() == "list-request" => {
                 assert_eq!(message.get("pms").bytes(), pms);
                 conn.send(&list_response(&message, "ok"));
                 theirs = Some(message.get("entries").clone());
             }
-            other => panic!("expected lists, found a {other}"),
+            Came::Nothing => assert!(Instant::now() < until, "lists are not exchanged"),
+            other => panic!("expected lists, found {other:?}"),
+        }
+        if let (true, Some(theirs)) = (answered, &theirs)
+            && done()
+        {
+            return Cbor::clone(theirs);
         }
     }
 }
@@ -329,6 +352,46 @@ impl Secondary {
                 return found;
             }
         }
+    }
+
+    /// Takes shares in the background until the returned one is called, which gives the Secondary back.
+    pub fn in_background(mut self) -> impl FnOnce() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                self.take(Duration::from_millis(50));
+            }
+            self
+        });
+        move || {
+            stop.store(true, Ordering::Relaxed);
+            thread.join().unwrap()
+        }
+    }
+
+    /// Takes shares until none comes for a while.
+    pub fn settle(&mut self) {
+        while self.take(Duration::from_millis(700)) {}
+    }
+
+    /// Takes a share or a ping if one comes.
+    fn take(&mut self, limit: Duration) -> bool {
+        match self.conn.next(limit) {
+            Came::Message(share, _) if share.kind() == "share" => {
+                self.serial = share.get("serial").uint();
+                self.conn
+                    .send(&Cbor::message("ack").with("serial", self.serial));
+            }
+            Came::Message(ping, _) if ping.kind() == "ping" => {
+                let number = ping.get("number").clone();
+                self.conn
+                    .send(&Cbor::message("pong").with("number", number));
+            }
+            Came::Nothing => return false,
+            other => panic!("expected shares, found {other:?}"),
+        }
+        true
     }
 
     /// Takes shares until one gives a generation for an entry of a pairing; returns it.

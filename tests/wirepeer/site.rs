@@ -71,8 +71,10 @@ impl Site {
         );
         let config = self.dir().join("hq.yaml");
         std::fs::write(&config, yaml).unwrap();
-        let mut command = Command::new(PDMGATE);
-        command.arg("primary").arg(config);
+        // No more descriptors than a service usually has.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn 1024; exec \"$0\" primary \"$1\"", PDMGATE]);
+        command.arg(config);
         let mut process = Process::start(command);
         process.wait_for("running", Duration::from_secs(20));
         Primary {

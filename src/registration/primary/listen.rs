@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -30,8 +30,11 @@ use crate::registration::{
 
 /// How long a handshake and the first message may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that are half open at once.
-const HALF_OPEN: usize = 1_024;
+/// Connections that are half open at once: half of the 1,024 descriptors that a process usually has, lest none is left to accept another,
+/// and nobody is thrown out.
+const HALF_OPEN: usize = 512;
+/// Least time between two log lines that none can be accepted.
+const COMPLAIN: Duration = Duration::from_secs(10);
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: u32 = 1_024;
 
@@ -55,12 +58,16 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, PrimaryError> {
 /// Accepts connections for ever.
 pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
     let half_open = Arc::new(Mutex::new(VecDeque::<(u64, AbortHandle)>::new()));
+    let mut complained: Option<Instant> = None;
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: connections that end will make room.
-                tracing::warn!("cannot accept a connection: {error}");
+                if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
+                    complained = Some(Instant::now());
+                    tracing::warn!("cannot accept connections: {error}");
+                }
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
