@@ -267,7 +267,7 @@ pub fn read(path: &Path) -> Result<Vec<Line>, ReadError> {
         match serde_json::from_slice::<Line>(line) {
             Ok(line) => lines.push(line),
             // As a file that is being copied or written looks.
-            Err(_) if !whole => tracing::warn!(
+            Err(error) if !whole && error.is_eof() => tracing::warn!(
                 "the keylog {} ends in the middle of line {number}, which is left out",
                 path.display()
             ),

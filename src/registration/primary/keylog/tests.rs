@@ -4,7 +4,7 @@ use super::*;
 use crate::registration::primary::record::MasterRecord;
 
 fn pairing() -> Pairing {
-    let yaml = "ports: { inside: { device: net_null0 }, outside: { device: net_null1 } }\nprimary:\n  certificate: a\n  key: a\n  authorities: a\n  store: { path: a }\n  pairings:\n    - name: branch\n      peer: branch.example\n      role: client\n      connect: [\"192.0.2.1\"]\n      entries: [{ prefix: \"2001:db8:1::/64\" }]\n";
+    let yaml = "ports: { inside: { device: net_null0 }, outside: { device: net_null1 } }\nprimary:\n  certificate: a\n  key: a\n  authorities: a\n  store: { path: a }\n  pairings:\n    - name: branch\n      peer: branch.example\n      role: client\n      connect: [\"192.0.2.1:8250\"]\n      entries: [{ prefix: \"2001:db8:1::/64\" }]\n";
     let config = crate::config::Config::parse(yaml, Path::new("a.yaml")).unwrap();
     Pairing::new(&config.primary.unwrap().pairings[0])
 }
