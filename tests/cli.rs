@@ -112,7 +112,7 @@ fn help_is_no_error_and_tells_what_there_is() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    for command in ["run", "check", "decode", "flows", "stats"] {
+    for command in ["run", "check", "decode", "flows", "keygen", "stats"] {
         let text = stdout(&ends(&[command, "--help"], 0));
         assert!(text.contains("Examples:"), "{command}\n{text}");
     }

@@ -26,16 +26,16 @@ use crate::registration::keygen::{Issued, KeygenError, authority, certificate};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Two Primaries and a Secondary, from nothing:
-  pdmgate keygen ca /etc/pdmgate                                 ca.pem for everybody; ca.key stays where it is
-  pdmgate keygen certificate /etc/pdmgate --name hq.example      hq.example.pem and hq.example.key
-  pdmgate keygen certificate /etc/pdmgate --name branch.example
-  pdmgate keygen certificate /etc/pdmgate --name gate1.example
-  pdmgate keygen psk hq-branch.psk                               for both, if certificates alone are not enough
+  pdmgate keygen ca lab                                 ca.pem for everybody; ca.key stays here
+  pdmgate keygen certificate lab --name hq.example      hq.example.pem and hq.example.key
+  pdmgate keygen certificate lab --name branch.example
+  pdmgate keygen certificate lab --name gate1.example
+  pdmgate keygen psk hq-branch.psk                      for both, if certificates are not enough
 
 Examples:
   pdmgate keygen ca lab --name \"Our lab\" --days 365
   pdmgate keygen certificate lab --name hq.example --name hq2.example --json
-  pdmgate keygen pms campus.pms && pdmgate keygen salt           a static pairing
+  pdmgate keygen pms campus.pms && pdmgate keygen salt  a static pairing
 
 In the configuration:
   certificate: hq.example.pem

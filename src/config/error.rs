@@ -160,6 +160,19 @@ impl Source<'_> {
                 let allowed = format!("one of the fields {}", expected.join(", "));
                 self.fault(place, &format!("unknown field `{field}`"), allowed)
             }
+            // An enum of which a field chooses the variant.
+            YamlError::SerdeUnknownVariant {
+                variant, expected, ..
+            } => {
+                let allowed = format!("one of the fields {}, and one only", expected.join(", "));
+                self.fault(place, &format!("unknown field `{variant}`"), allowed)
+            }
+            YamlError::ExpectedStringKeyForExternallyTaggedEnum { .. }
+            | YamlError::ExpectedMappingEndAfterEnumVariantValue { .. } => self.fault(
+                place,
+                &token(),
+                "a mapping with one field, and one only".to_owned(),
+            ),
             YamlError::SerdeMissingField { field, .. } => self.fault(
                 place,
                 &format!("no `{field}` in the mapping that starts here"),

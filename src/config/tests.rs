@@ -1,5 +1,7 @@
 //! Every refusal with its place and what it allows instead; `«` marks the place in the text.
 
+mod primary;
+mod secondary;
 mod secrets;
 
 use super::*;

@@ -129,9 +129,8 @@ impl PairingPrk {
         ))
     }
 
-    /// A name for this key that may be stored and shown: it tells pairings apart and gives nothing of the key away.
-    ///
-    /// It is this program's own and never on the wire.
+    /// A name for this key that may be stored, shown and sent: it tells secrets apart and gives nothing of the key away. Registration names
+    /// secrets by it, and two Primaries compare it to see that theirs are the same.
     #[must_use]
     pub fn fingerprint(&self, suite: &Suite) -> [u8; 16] {
         let mut okm = [0; 16];

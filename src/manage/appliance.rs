@@ -88,7 +88,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(RunError::Signals)?;
-    if !config.state.exists() {
+    if !config.state.exists() && config.pairings.iter().any(config::Pairing::is_sealed) {
         tracing::warn!(
             "{} is made anew: if this appliance ran before with these secrets, stop and give both ends a new salt",
             config.state.display()
@@ -211,6 +211,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         Arc::new(Appliance {
             shared: Arc::clone(&shared),
             gauges,
+            primary: service.as_ref().and_then(Service::primary),
             turn: Mutex::new(()),
         }),
     );
@@ -247,7 +248,7 @@ fn register(config: &Config) -> Result<(Option<Service>, Option<CoreEnd>), RunEr
     if config.primary.is_none() && agent.is_none() {
         return Ok((None, None));
     }
-    let service = Service::start(config.primary.as_ref(), agent)?;
+    let service = Service::start(config.primary.as_ref(), None, agent)?;
     Ok((Some(service), granted))
 }
 

@@ -58,10 +58,20 @@ pub enum FrameError {
     Decode(#[from] DecodeError),
     /// The connection failed.
     #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     /// An earlier message was not sent to its end.
     #[error("an earlier message was sent in part only")]
     Broken,
+}
+
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // A process that died has no time for TLS' good manners.
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 impl FrameError {

@@ -22,3 +22,4 @@ pub mod oracle;
 pub mod packets;
 pub mod process;
 pub mod site;
+pub mod witness;

@@ -17,7 +17,7 @@ const HEADER: usize = 6;
 pub struct Entry(pub Ipv6Addr, pub u8);
 
 impl Entry {
-    fn bytes(self) -> [u8; 17] {
+    pub fn bytes(self) -> [u8; 17] {
         let mask = u128::MAX.checked_shl(128 - u32::from(self.1)).unwrap_or(0);
         let mut bytes = [self.1; 17];
         bytes[..16].copy_from_slice(&(self.0.to_bits() & mask).to_be_bytes());
@@ -86,14 +86,20 @@ pub struct Oracle {
 }
 
 /// RFC 5869, with RFC 9180's labels.
-fn labeled_extract(suite: &[u8], salt: &[u8], label: &str, ikm: &[u8]) -> Vec<u8> {
+pub fn labeled_extract(suite: &[u8], salt: &[u8], label: &str, ikm: &[u8]) -> Vec<u8> {
     let labeled = [b"HPKE-v1", suite, label.as_bytes(), ikm].concat();
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), &labeled)
         .as_ref()
         .to_vec()
 }
 
-fn labeled_expand(suite: &[u8], prk: &[u8], label: &str, info: &[u8], length: usize) -> Vec<u8> {
+pub fn labeled_expand(
+    suite: &[u8],
+    prk: &[u8],
+    label: &str,
+    info: &[u8],
+    length: usize,
+) -> Vec<u8> {
     let info = [
         &(length as u16).to_be_bytes(),
         &b"HPKE-v1"[..],
@@ -135,21 +141,34 @@ impl Oracle {
             other => panic!("no AEAD {other}"),
         };
         let suite_id = [b'H', b'P', b'K', b'E', 0, 0x20, 0, 1, 0, aead_id];
-        let expand =
-            |secret: &[u8], label, info: &[u8]| labeled_expand(&suite_id, secret, label, info, NH);
         let prk = labeled_extract(
             &suite_id,
             &hex::decode(salt).unwrap(),
             "pdmv2 prk",
             &hex::decode(pms).unwrap(),
         );
+        Self::of_prk(mode, suite_id, algorithm, &prk, group, client, server)
+    }
+
+    /// The same, from the pairing's PRK.
+    pub fn of_prk(
+        mode: &str,
+        suite_id: [u8; 10],
+        algorithm: &'static aead::Algorithm,
+        prk: &[u8],
+        group: &str,
+        client: Entry,
+        server: Entry,
+    ) -> Self {
+        let expand =
+            |secret: &[u8], label, info: &[u8]| labeled_expand(&suite_id, secret, label, info, NH);
         let shared_secret = match mode {
             "trusted-servers" => {
-                let servers = expand(&prk, "pdmv2 servers", group.as_bytes());
+                let servers = expand(prk, "pdmv2 servers", group.as_bytes());
                 expand(&servers, "pdmv2 client", &client.bytes())
             }
             "asymmetric-poll" => {
-                let client = expand(&prk, "pdmv2 poll client", &client.bytes());
+                let client = expand(prk, "pdmv2 poll client", &client.bytes());
                 expand(&client, "pdmv2 pair", &server.bytes())
             }
             other => panic!("no secrets in mode {other}"),
@@ -174,6 +193,23 @@ impl Oracle {
         let client = Entry("2001:db8:1::".parse().unwrap(), 64);
         let server = Entry("2001:db8:2::".parse().unwrap(), 64);
         Self::new(mode, aead, salt, pms, "web", client, server)
+    }
+
+    /// The secrets of a lab's registered pairing in TrustedServers with the default suite.
+    pub fn registered(prk: &[u8]) -> Self {
+        let suite_id = *b"HPKE\x00\x20\x00\x01\x00\x01";
+        let client = Entry("2001:db8:1::".parse().unwrap(), 64);
+        let server = Entry("2001:db8:2::".parse().unwrap(), 64);
+        let aead = &aead::AES_128_GCM;
+        Self::of_prk(
+            "trusted-servers",
+            suite_id,
+            aead,
+            prk,
+            "web",
+            client,
+            server,
+        )
     }
 
     fn derive(&self, id: KeyId) -> Key {

@@ -146,6 +146,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Standard error so far.
     pub fn log(&self) -> String {
         self.err.text()

@@ -21,7 +21,15 @@ pub struct Terms {
     pub primary_extra: String,
     /// Packets until a new key; at most 32767.
     pub rotation_packets: u16,
+    /// Where Primaries keep what they know, as YAML; `None` for a file of each one's own.
+    pub store: Option<String>,
+    /// Which replica of a side's Primary: tells its port and its files apart.
+    pub replica: u16,
 }
+
+/// Replicas that Secondaries and peers try.
+const REPLICAS: u16 = 2;
+const PORT: u16 = 8250;
 
 impl Default for Terms {
     fn default() -> Self {
@@ -32,6 +40,8 @@ impl Default for Terms {
             server_extra: String::new(),
             primary_extra: String::new(),
             rotation_packets: 32767,
+            store: None,
+            replica: 0,
         }
     }
 }
@@ -57,6 +67,17 @@ fn prefix(side: Side) -> &'static str {
         Side::A => "2001:db8:1::/64",
         Side::B => "2001:db8:2::/64",
     }
+}
+
+/// A side's Primaries, as YAML.
+fn addresses(side: Side) -> String {
+    let replicas = (0..REPLICAS).map(|at| format!("\"{}:{}\"", control_address(side), PORT + at));
+    format!("[{}]", replicas.collect::<Vec<_>>().join(", "))
+}
+
+fn socket(lab: &Lab, side: Side, replica: u16) -> PathBuf {
+    lab.dir()
+        .join(format!("{}-{replica}.sock", primary_name(side)))
 }
 
 fn control_address(side: Side) -> &'static str {
@@ -93,9 +114,9 @@ pub fn primary_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
     let name = primary_name(side);
     let pairing = match side {
         Side::A => format!(
-            "    - name: branch\n      peer: {}\n      role: client\n      connect: [\"{}:8250\"]\n      entries: [{{ prefix: \"{}\" }}]\n{}",
+            "    - name: branch\n      peer: {}\n      role: client\n      connect: {}\n      entries: [{{ prefix: \"{}\" }}]\n{}",
             primary_name(Side::B),
-            control_address(Side::B),
+            addresses(Side::B),
             prefix(side),
             terms.client_extra
         ),
@@ -110,17 +131,23 @@ pub fn primary_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
     };
     format!(
         r#"primary:
-  listen: ["{address}:8250"]
+  listen: ["{address}:{port}"]
   certificate: {dir}/{name}.pem
   key: {dir}/{name}.key
   authorities: {dir}/ca.pem
-  store: {{ path: {dir}/{name}.redb }}
-  socket: {dir}/{name}.sock
+  store: {store}
+  socket: {socket}
 {extra}  pairings:
 {pairing}  secondaries:
     - {{ name: {secondary}, entries: ["{prefix}"] }}
 "#,
         address = control_address(side),
+        port = PORT + terms.replica,
+        store = terms
+            .store
+            .clone()
+            .unwrap_or_else(|| format!("{{ path: {dir}/{name}.redb }}")),
+        socket = socket(lab, side, terms.replica).display(),
         extra = terms.primary_extra,
         secondary = secondary_name(side),
         prefix = prefix(side),
@@ -169,7 +196,7 @@ pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
     let (dir, name) = (lab.dir().display(), secondary_name(side));
     let yaml = format!(
         r#"{}secondary:
-  primary: ["{}:8250"]
+  primary: {}
   primary_name: {}
   certificate: {dir}/{name}.pem
   key: {dir}/{name}.key
@@ -177,7 +204,7 @@ pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
   entries: ["{}"]
 "#,
         appliance_yaml(lab, side, terms),
-        control_address(side),
+        addresses(side),
         primary_name(side),
         prefix(side)
     );
@@ -186,7 +213,8 @@ pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
 
 /// Starts the Primary of a side alone.
 pub fn primary(lab: &Lab, side: Side, terms: &Terms) -> Process {
-    let config = lab.dir().join(format!("{}.yaml", primary_name(side)));
+    let name = format!("{}-{}.yaml", primary_name(side), terms.replica);
+    let config = lab.dir().join(name);
     let yaml = primary_yaml(lab, side, terms) + "telemetry: { prometheus: null }\n";
     std::fs::write(&config, yaml).unwrap();
     let mut command = lab.gate_netns(side).command(PDMGATE);
@@ -198,7 +226,12 @@ pub fn primary(lab: &Lab, side: Side, terms: &Terms) -> Process {
 
 /// An operator's command at a side's Primary.
 pub fn operate(lab: &Lab, side: Side, args: &[&str]) -> Ended {
-    let socket = lab.dir().join(format!("{}.sock", primary_name(side)));
+    operate_at(lab, side, 0, args)
+}
+
+/// The same at one replica of it.
+pub fn operate_at(lab: &Lab, side: Side, replica: u16, args: &[&str]) -> Ended {
+    let socket = socket(lab, side, replica);
     let mut command = Command::new(PDMGATE);
     command.args(args).arg("--socket").arg(socket);
     run(command, Duration::from_secs(20))

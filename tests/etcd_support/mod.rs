@@ -1,18 +1,17 @@
-//! An etcd cluster of a test: its own folder, free ports, and gone with the test.
+//! An etcd cluster of a test: its own folder, free ports, and gone with the test. The test names `common/process.rs` as `process`.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-#[path = "../common/process.rs"]
-mod process;
+pub mod proxy;
 
 use std::{
     env,
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use process::Process;
+use crate::process::Process;
 use tempfile::TempDir;
 
 /// How long a cluster may take to start.
@@ -31,6 +30,8 @@ struct Member {
     arguments: Vec<String>,
     port: u16,
     process: Option<Process>,
+    /// Words in front of every command: for a namespace.
+    within: Vec<String>,
 }
 
 /// PEM files for clients' TLS.
@@ -60,15 +61,34 @@ fn free_ports(count: usize) -> Vec<u16> {
         .collect()
 }
 
+impl Member {
+    fn command(&self, program: PathBuf) -> Command {
+        let mut words = self.within.iter();
+        let Some(first) = words.next() else {
+            return Command::new(program);
+        };
+        let mut command = Command::new(first);
+        command.args(words).arg(program);
+        command
+    }
+}
+
 impl Cluster {
     /// Starts `count` members that speak plain HTTP.
     pub fn start(count: usize) -> Self {
-        Self::start_with(count, "http", |_| Vec::new())
+        Self::start_with(count, "http", &[], |_| Vec::new())
+    }
+
+    /// The same in a network namespace whose loopback is up.
+    pub fn start_in(netns: &str, count: usize) -> Self {
+        Self::start_with(count, "http", &["ip", "netns", "exec", netns], |_| {
+            Vec::new()
+        })
     }
 
     /// Starts a member that asks for clients' certificates; `make` gets a folder for the files.
     pub fn start_tls(make: impl FnOnce(&Path) -> Tls) -> Self {
-        Self::start_with(1, "https", |folder| {
+        Self::start_with(1, "https", &[], |folder| {
             let tls = make(folder);
             let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
             vec![
@@ -80,7 +100,12 @@ impl Cluster {
         })
     }
 
-    fn start_with(count: usize, scheme: &str, more: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    fn start_with(
+        count: usize,
+        scheme: &str,
+        within: &[&str],
+        more: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let more = more(folder.path());
         let ports = free_ports(2 * count);
@@ -108,6 +133,7 @@ impl Cluster {
                 arguments,
                 port: ports[at],
                 process: None,
+                within: within.iter().map(|word| (*word).to_owned()).collect(),
             }
         };
         let members = (0..count).map(member).collect();
@@ -122,18 +148,23 @@ impl Cluster {
     }
 
     fn spawn(&mut self, at: usize) {
-        let mut command = Command::new(etcd());
-        command.args(&self.members[at].arguments).env_clear();
+        let mut command = self.members[at].command(etcd());
+        command.args(&self.members[at].arguments);
         self.members[at].process = Some(Process::start(command));
     }
 
     /// A member takes clients only once it has joined the cluster.
     fn wait(&mut self, at: usize) {
         let member = &mut self.members[at];
-        let address = ("127.0.0.1", member.port);
-        let ready = |_: &mut Process| TcpStream::connect(address).ok().map(drop);
-        let process = member.process.as_mut().unwrap();
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}", member.port);
+        let mut process = member.process.take().unwrap();
+        let ready = |_: &mut Process| {
+            let mut command = member.command("bash".into());
+            let tried = command.args(["-c", &script]).output().unwrap();
+            tried.status.success().then_some(())
+        };
         process.wait_until("etcd's port", START, ready);
+        member.process = Some(process);
     }
 
     /// For the store's settings.

@@ -63,7 +63,11 @@ pub(super) fn psk_of(file: &Path) -> Result<SecretBytes, String> {
         Ok(digits) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             Zeroizing::new(hex::decode(digits).map_err(|_| "an odd number of digits".to_owned())?)
         }
-        Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+        Ok(text)
+            if text
+                .bytes()
+                .all(|byte| byte == b' ' || byte.is_ascii_graphic()) =>
+        {
             return Err("text that is not hexadecimal".to_owned());
         }
         _ => bytes,

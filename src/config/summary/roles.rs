@@ -3,8 +3,8 @@
 use std::fmt::{self, Write};
 
 use crate::config::{
-    Mode, PairingRole, Primary, PrimaryFile, PrimaryPairing, PrimaryStore, Protection, Secondary,
-    SecondaryVia,
+    Mode, PairKeys, PairingRole, Primary, PrimaryFile, PrimaryPairing, PrimaryStore, Protection,
+    Secondary, SecondaryVia,
 };
 
 impl PrimaryFile {
@@ -138,11 +138,13 @@ fn write_pairing(pairing: &PrimaryPairing, out: &mut String) -> fmt::Result {
     let psk = psk.map_or(String::new(), |psk| {
         format!(", pre-shared key `{}`", psk.id.as_str())
     });
-    writeln!(
-        out,
-        "           {renewal}{psk}; keys of pairs, if asked for: {}",
-        pairing.asymmetric_poll()
-    )?;
+    let polls = *pairing.role == PairingRole::Client || pairing.mode() == Mode::AsymmetricPoll;
+    let keys = match pairing.asymmetric_poll() {
+        _ if !polls => "",
+        PairKeys::Ask => "; in asymmetric-poll, Secondaries ask for keys",
+        PairKeys::Hold => "; in asymmetric-poll, Secondaries hold their keys",
+    };
+    writeln!(out, "           {renewal}{psk}{keys}")?;
     for entry in pairing.entries.iter() {
         let prefix = entry.prefix.to_string();
         match &entry.group {

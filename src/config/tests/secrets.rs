@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::*;
+use super::{
+    primary::{HEAD, SERVER, plus, primary, with_primary},
+    *,
+};
 
 #[test]
 fn secrets_are_needed_where_something_is_sealed() {
@@ -137,4 +140,82 @@ fn a_file_that_everyone_reads_is_warned_about() {
         missing.to_string().contains("none.yaml: No such file"),
         "{missing}"
     );
+}
+
+#[test]
+fn pre_shared_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.psk");
+    let psk = format!("psk: {{ id: ours, file: «{} }}", file.display());
+    let text = with_primary("", &plus(SERVER, &psk));
+    let write = |bytes: &[u8], mode: u32| {
+        fs::write(&file, bytes).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    let allowed = "32 to 1024 random bytes";
+    refuse(&text, "No such file", allowed);
+    write(PMS.as_bytes(), 0o604);
+    refuse(&text, "mode 0604, open to everyone", allowed);
+    for (bytes, found) in [
+        (&PMS.as_bytes()[..62], "31 bytes"),
+        (&PMS.as_bytes()[..63], "an odd number of digits"),
+        (
+            b"a passphrase that is no random text",
+            "text that is not hexadecimal",
+        ),
+        (&[7; 31], "31 bytes"),
+        (&[200; 1025], "1025 bytes"),
+        (b"", "0 bytes"),
+    ] {
+        write(bytes, 0o600);
+        let fault = refuse(&text, found, allowed);
+        assert_eq!(fault.excerpt, None);
+    }
+    let key = || {
+        let primary = primary(&text.replace('«', ""));
+        let psk = primary.pairings[0].psk.as_ref().expect("a key");
+        assert_eq!(psk.id.as_str(), "ours");
+        let shown = format!("{primary:?}");
+        assert!(
+            !shown.contains("fa4e") && shown.contains("(hidden)"),
+            "{shown}"
+        );
+        psk.key.bytes().to_vec()
+    };
+    write(format!("{PMS}\n").as_bytes(), 0o640);
+    assert_eq!(hex::encode(key()), PMS);
+    write(&[200; 33], 0o600);
+    assert_eq!(key(), [200; 33]);
+    write(&[b'a'; 2048], 0o600);
+    assert_eq!(key(), [0xaa; 1024]);
+}
+
+#[test]
+fn keys_and_passwords_are_nobody_else_s() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "pass word\n").expect("written");
+    let mode = |mode| {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    mode(0o644);
+    let shown = file.display();
+    let key = with_ports(&HEAD.replace("hq.key", &format!("«{shown}")));
+    refuse(&key, "mode 0644, open to everyone", "chmod o-rwx");
+    let remote = with_ports(&format!(
+        "secondary: {{ primary: [ 'a.example:1' ], certificate: c, key: «{shown}, authorities: a, entries: [ '::/0' ] }}\n"
+    ));
+    refuse(&remote, "mode 0644, open to everyone", "chmod o-rwx");
+    let etcd = format!(
+        "  store: {{ etcd: {{ endpoints: [ 'http://a:1' ], user: me, password_file: «{shown} }} }}\n"
+    );
+    let etcd = with_primary(&etcd, SERVER);
+    refuse(&etcd, "mode 0644, open to everyone", "chmod o-rwx");
+    mode(0o600);
+    let PrimaryStore::Etcd(store) = primary(&etcd.replace('«', "")).store else {
+        panic!("etcd");
+    };
+    assert_eq!(store.password.bytes(), b"pass word");
+    fs::write(&file, "two\nlines\n").expect("written");
+    refuse(&etcd, "no password alone on one line", "1 to 1024 bytes");
 }

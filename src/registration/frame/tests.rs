@@ -226,7 +226,6 @@ fn waiting_for_a_message_has_no_end_but_a_message_has() {
             error = read => {
                 assert!(matches!(error, Err(FrameError::Late { limit }) if limit == SOON));
                 assert!(started.elapsed() >= SOON);
-                assert!(started.elapsed() < 20 * SOON);
             }
             () = trickle => panic!("all of it was taken"),
         }

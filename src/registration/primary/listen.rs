@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -19,7 +19,8 @@ use tokio_rustls::TlsStream;
 use super::{
     Primary, PrimaryError, analyzer,
     counters::{Closed, who},
-    peer, secondary,
+    peer::{self, End},
+    secondary,
 };
 use crate::registration::{
     frame::{Reader, Received, Writer},
@@ -29,8 +30,11 @@ use crate::registration::{
 
 /// How long a handshake and the first message may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that are half open at once.
-const HALF_OPEN: usize = 1_024;
+/// Connections that are half open at once: half of the 1,024 descriptors that a process usually has, lest none is left to accept another,
+/// and nobody is thrown out.
+const HALF_OPEN: usize = 512;
+/// Least time between two log lines that none can be accepted.
+const COMPLAIN: Duration = Duration::from_secs(10);
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: u32 = 1_024;
 
@@ -45,23 +49,25 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, PrimaryError> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = bound().map_err(|source| PrimaryError::Listen {
+    bound().map_err(|source| PrimaryError::Listen {
         address: address.to_string(),
         source,
-    })?;
-    tracing::info!(%address, "registration listens");
-    Ok(listener)
+    })
 }
 
 /// Accepts connections for ever.
 pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
     let half_open = Arc::new(Mutex::new(VecDeque::<(u64, AbortHandle)>::new()));
+    let mut complained: Option<Instant> = None;
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: connections that end will make room.
-                tracing::warn!("cannot accept a connection: {error}");
+                if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
+                    complained = Some(Instant::now());
+                    tracing::warn!("cannot accept connections: {error}");
+                }
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -110,15 +116,31 @@ struct Opened {
     first: Received,
 }
 
-async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
+async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, String)> {
+    let failed = |error: tls::PeerError| (Closed::Handshake, error.to_string());
     let _ = stream.set_nodelay(true);
-    let stream = primary.identity.accept(stream).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let names = tls::peer_names(&stream).map_err(|error| error.to_string())?;
-    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let stream = primary
+        .certificate
+        .current()
+        .accept(stream)
+        .await
+        .map_err(failed)?;
+    let names = tls::peer_names(&stream).map_err(failed)?;
+    let expires = tls::peer_expires(&stream).map_err(failed)?;
     let (reader, writer) = tokio::io::split(stream);
     let mut reader = Reader::new(reader);
-    let first = reader.next().await.map_err(|error| error.to_string())?;
+    let first = reader.next().await.map_err(|error| {
+        let who = who(
+            &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            None,
+        );
+        match End::from(error) {
+            End::Closed(reason, why) | End::Refused(_, reason, why) => {
+                (reason, format!("{who}: {why}"))
+            }
+            End::Gone(why) => (Closed::Handshake, format!("{who}: {why}")),
+        }
+    })?;
     Ok(Opened {
         reader,
         writer: Writer::new(writer),
@@ -131,27 +153,22 @@ async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, String> {
 /// From a connection to the protocol that its first message asks for.
 async fn welcome(primary: Arc<Primary>, stream: TcpStream, address: SocketAddr, done: Done) {
     let opened = timeout(HANDSHAKE, open(&primary, stream)).await;
-    let failed = |why: &str| {
+    let failed = |reason, why: &str| {
         let counters = &primary.counters;
-        counters.closed(Closed::Handshake, &address.to_string(), why);
+        counters.closed(reason, &address.to_string(), why);
     };
     let opened = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(why)) => return failed(&why),
+        Ok(Err((reason, why))) => return failed(reason, &why),
         Err(_) => {
-            return failed(&format!(
-                "no handshake and first message in {} s",
-                HANDSHAKE.as_secs()
-            ));
+            let seconds = HANDSHAKE.as_secs();
+            let why = format!("no handshake and first message in {seconds} s");
+            return failed(Closed::Handshake, &why);
         }
     };
     drop(done);
     let who = who(&opened.names, Some(address));
-    let expires = opened.expires;
-    tokio::select! {
-        () = dispatch(&primary, opened, &who) => {}
-        () = until(expires) => primary.counters.closed(Closed::Expired, &who, "its certificate ended"),
-    }
+    dispatch(&primary, opened, &who).await;
 }
 
 async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
@@ -159,12 +176,13 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         reader,
         mut writer,
         names,
+        expires,
         first,
-        ..
     } = opened;
     let allowed = match first.message {
         Message::Register(register) => {
-            return secondary::serve(primary, &names, reader, writer, register).await;
+            return secondary::serve(primary, &names, reader, writer, register, until(expires))
+                .await;
         }
         Message::Analyze(analyze) => {
             return analyzer::serve(primary, &names, writer, &analyze).await;
@@ -176,7 +194,12 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         }
     };
     match allowed {
-        Some(at) => peer::serve(primary, at, &names, reader, writer, first).await,
+        Some(at) => tokio::select! {
+            () = peer::serve(primary, at, &names, reader, writer, first) => {}
+            () = until(expires) => {
+                primary.counters.closed(Closed::Expired, who, "its certificate ended");
+            }
+        },
         None => {
             let refused = Message::Refused(Refused {
                 reason: Reason::NotAllowed,
@@ -199,7 +222,7 @@ pub(in crate::registration) async fn until(end: SystemTime) {
 /// Warns before our own certificate ends.
 pub(super) async fn watch_certificate(primary: Arc<Primary>) {
     loop {
-        for warning in primary.identity.warnings(SystemTime::now()) {
+        for warning in primary.certificate.current().warnings(SystemTime::now()) {
             tracing::warn!("{warning}");
         }
         sleep(Duration::from_secs(3_600)).await;

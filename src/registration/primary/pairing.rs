@@ -36,8 +36,8 @@ pub(super) struct Pairing {
     pub analyzers: Vec<String>,
     /// The oldest version of the record that any Secondary works with, at any replica.
     pub held: watch::Sender<u64>,
-    /// Whether the peer is connected to this replica, and since when (Unix seconds).
-    pub connected: watch::Sender<Option<u64>>,
+    /// The peer's connections to this replica, and since when there are any (Unix seconds).
+    pub connected: watch::Sender<(usize, u64)>,
 }
 
 impl Pairing {
@@ -79,7 +79,7 @@ impl Pairing {
                 .map(|name| name.as_str().to_owned())
                 .collect(),
             held: watch::Sender::new(0),
-            connected: watch::Sender::new(None),
+            connected: watch::Sender::new((0, 0)),
         }
     }
 

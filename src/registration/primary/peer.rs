@@ -57,6 +57,8 @@ const TICK: Duration = Duration::from_millis(100);
 const NEGOTIATIONS: usize = 60;
 /// Requests of one peer whose answers wait for Secondaries, at most.
 const UNANSWERED: usize = 16;
+/// How long to wait after the peer did not know the secret that a list came with.
+const UNKNOWN: Duration = Duration::from_secs(1);
 /// Least time between two negotiations that this end begins.
 const BETWEEN: Duration = Duration::from_millis(200);
 /// How long a new secret may take to come into use before another one is tried.
@@ -148,7 +150,8 @@ async fn attempt(
             .await
             .map_err(|e| e.to_string())?;
         let _ = stream.set_nodelay(true);
-        let stream = primary.identity.connect(stream, &pairing.peer).await;
+        let certificate = primary.certificate.current();
+        let stream = certificate.connect(stream, &pairing.peer).await;
         stream.map_err(|error| error.to_string())
     });
     let stream = opened
@@ -168,7 +171,7 @@ async fn attempt(
     if since.elapsed() > SILENT {
         backoff.reset();
     }
-    report(primary, &[pairing.peer.clone()], end)
+    report(primary, std::slice::from_ref(&pairing.peer), end)
 }
 
 /// Serves a peer that connected; `first` is its first message.
@@ -197,6 +200,27 @@ fn report(primary: &Primary, names: &[String], end: End) -> Result<(), String> {
     }
 }
 
+/// Counts a connection as long as it lives; it may be dropped at any time.
+struct Connected<'p>(&'p Pairing);
+
+impl<'p> Connected<'p> {
+    fn new(pairing: &'p Pairing) -> Self {
+        pairing.connected.send_modify(|(links, since)| {
+            *links += 1;
+            if *links == 1 {
+                *since = now();
+            }
+        });
+        Self(pairing)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.connected.send_modify(|(links, _)| *links -= 1);
+    }
+}
+
 /// One connection.
 struct Link<'p, S> {
     primary: &'p Arc<Primary>,
@@ -209,6 +233,8 @@ struct Link<'p, S> {
     /// The list request under way, and the newest that was answered in this connection.
     asked: Option<(u64, Instant)>,
     answered: Option<u64>,
+    /// When the peer last did not know the secret that our list came with.
+    unknown: Option<Instant>,
     /// The peer's newest list in this connection.
     theirs: Option<u64>,
     /// Its list requests that are to be answered when our Secondaries hold a version.
@@ -234,6 +260,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             begun: VecDeque::new(),
             asked: None,
             answered: None,
+            unknown: None,
             theirs: None,
             owed: VecDeque::new(),
             heard: Instant::now(),
@@ -248,10 +275,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
 
     /// Runs until the connection ends.
     async fn run(mut self, first: Option<Received>) -> End {
-        self.pairing.connected.send_replace(Some(now()));
-        let served = self.serve(first).await;
-        self.pairing.connected.send_replace(None);
-        let Err(end) = served;
+        let connected = Connected::new(self.pairing);
+        let Err(end) = self.serve(first).await;
+        drop(connected);
         if let End::Refused(reason, ..) = &end {
             let refused = Message::Refused(Refused { reason: *reason });
             let _ = self.writer.send(&refused).await;
@@ -382,6 +408,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         if record.masters.is_empty() || self.answered >= Some(record.own_serial) {
             return Ok(());
         }
+        if self.unknown.is_some_and(|since| since.elapsed() < UNKNOWN) {
+            return Ok(());
+        }
         let request = ListRequest {
             serial: record.own_serial,
             pms: record.masters.first().map(|master| master.id),
@@ -468,6 +497,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         else {
             return Err(out_of_order("kem request"));
         };
+        self.check_list(&request.entries)?;
         let respond = |status, entries| Message::KemResponse(KemResponse { status, entries });
         let master = match negotiate::decapsulate(self.pairing, &offered, &request) {
             Ok(master) => master,
@@ -513,6 +543,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         self.update(|record| record.add_master(master.clone(), entries.to_vec(), now()))
             .await?;
         self.renew_sent = None;
+        self.unknown = None;
         // The peer is to be told when our Secondaries hold it.
         tracing::info!(
             pairing = %self.pairing.name,
@@ -524,7 +555,17 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         Ok(())
     }
 
+    /// Checks the peer's list as far as its role says more than a message does.
+    fn check_list(&self, entries: &[crate::snapshot::grant::Listed]) -> Result<(), End> {
+        if !self.is_client() && entries.iter().any(|listed| !listed.group.is_empty()) {
+            let why = "clients have no groups".to_owned();
+            return Err(End::Closed(Closed::Malformed, why));
+        }
+        Ok(())
+    }
+
     async fn on_list_request(&mut self, request: ListRequest) -> Result<(), End> {
+        self.check_list(&request.entries)?;
         if self.theirs.is_some_and(|newest| request.serial < newest) {
             let why = format!("list {} came again", request.serial);
             return Err(End::Closed(Closed::Replayed, why));
@@ -569,6 +610,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         let Some((serial, _)) = self.asked.take_if(|(serial, _)| *serial == response.serial) else {
             return Err(out_of_order("list response"));
         };
+        if response.status == Status::UnknownPms {
+            self.unknown = Some(Instant::now());
+        }
         match response.status {
             Status::Ok => {
                 self.answered = self.answered.max(Some(serial));

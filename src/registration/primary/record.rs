@@ -170,7 +170,7 @@ pub struct Addition {
     pub secondary: Option<String>,
 }
 
-/// A Secondary that registers.
+/// A Secondary that registers. Who it is, instance and name say together: the instance is its own word.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
     /// Its process.
@@ -277,7 +277,7 @@ impl PairingRecord {
         let own = self.own.iter_mut().find(|own| own.prefix == prefix);
         let own = own.ok_or(NoGeneration::NoEntry)?;
         let mut last = None;
-        for given in own.given.iter_mut().filter(|g| g.instance == instance) {
+        for given in own.given.iter_mut().filter(|g| g.is_of(who)) {
             given.away = None;
             given.via = via.to_owned();
             if given.retire.is_none() {
@@ -288,7 +288,7 @@ impl PairingRecord {
         let on_its_way = own
             .given
             .iter()
-            .any(|given| given.instance == instance && !given.sending);
+            .any(|given| given.is_of(who) && !given.sending);
         if let Some(number) = last
             && (!anew || on_its_way)
         {
@@ -435,6 +435,14 @@ impl PairingRecord {
     }
 }
 
+impl Given {
+    /// Whether it is that Secondary's.
+    #[must_use]
+    pub fn is_of(&self, who: &Who<'_>) -> bool {
+        self.instance == who.instance && self.secondary == who.secondary
+    }
+}
+
 impl OwnRecord {
     fn listed(&self, counts: impl Fn(&Given) -> bool) -> Listed {
         let live = self.given.iter().filter(|given| counts(given));
@@ -466,16 +474,18 @@ impl OwnRecord {
 
     /// Drops what has had its time; whether the list that others are told changed.
     fn tidy(&mut self, forget_after: u64, now: u64) -> bool {
-        let sending: Vec<(Instance, u32)> = self
+        let sending: Vec<Given> = self
             .given
             .iter()
             .filter(|given| given.sending)
-            .map(|given| (given.instance, given.number))
+            .cloned()
             .collect();
         for given in &mut self.given {
-            let replaced = sending
-                .iter()
-                .any(|(instance, number)| *instance == given.instance && *number > given.number);
+            let replaced = sending.iter().any(|newer| {
+                newer.instance == given.instance
+                    && newer.secondary == given.secondary
+                    && newer.number > given.number
+            });
             if replaced {
                 given.retire.get_or_insert(now + LINGER_GENERATION);
             }

@@ -123,7 +123,7 @@ impl Registrations {
         Self {
             replica: primary.store.replica().to_owned(),
             leads: *primary.store.leads().borrow(),
-            certificate_expires: unix(primary.identity.expires()),
+            certificate_expires: unix(primary.certificate.current().expires()),
             closed: closed
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
@@ -148,7 +148,10 @@ impl PairingStatus {
                 Role::Server => "server",
             }
             .to_owned(),
-            connected: *pairing.connected.borrow(),
+            connected: {
+                let (links, since) = *pairing.connected.borrow();
+                (links > 0).then_some(since)
+            },
             revoked: record.revoked,
             secrets: record
                 .masters

@@ -34,13 +34,14 @@ const TICK: Duration = Duration::from_millis(250);
 /// Keys that a Secondary may ask for in a second.
 const POLLS: u32 = 1_000;
 
-/// Serves a Secondary whose first message is `first`.
+/// Serves a Secondary whose first message is `first`, until its certificate `expires`.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
     primary: &Arc<Primary>,
     names: &[String],
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
     first: Register,
+    expires: impl Future<Output = ()>,
 ) {
     let connection = primary.next_connection();
     let mut session = Session {
@@ -59,7 +60,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
         pinged: false,
         polls: (Instant::now(), 0),
     };
-    let Err(end) = session.run(names, first).await;
+    let end = tokio::select! {
+        Err(end) = session.run(names, first) => end,
+        () = expires => End::Closed(Closed::Expired, "its certificate ended".to_owned()),
+    };
+    // However it ended: the others would wait for its acknowledgements for ever.
     session.leave().await;
     match end {
         End::Gone(why) => tracing::info!(secondary = %session.name, "the Secondary is gone: {why}"),
@@ -155,12 +160,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
 
     /// Has generations given to all entries, in every pairing that lists them.
     async fn register(&mut self, anew: bool) -> Result<(), End> {
-        let via = self.primary.store.replica();
-        let who = Who {
-            instance: self.instance,
-            secondary: &self.name,
-            via,
-        };
+        let who = self.who();
         for pairing in &self.primary.pairings {
             let registered = self.primary.update(pairing, |record| {
                 for entry in &self.entries {
@@ -186,9 +186,35 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         Ok(())
     }
 
+    fn who(&self) -> Who<'_> {
+        Who {
+            instance: self.instance,
+            secondary: &self.name,
+            via: self.primary.store.replica(),
+        }
+    }
+
     fn serves(&self, record: &PairingRecord) -> bool {
         let mut given = record.own.iter().flat_map(|own| &own.given);
-        given.any(|given| given.instance == self.instance)
+        given.any(|given| given.is_of(&self.who()))
+    }
+
+    /// Whether a list lacks one of its entries, or takes it for away: entries come to lists, and another replica cannot know of a
+    /// connection while this one has no lease.
+    fn is_missing(&self) -> bool {
+        let who = self.who();
+        let mut pairings = self.primary.pairings.iter();
+        pairings.any(|pairing| {
+            let record = self.primary.record(pairing);
+            let mut listed = record
+                .own
+                .iter()
+                .filter(|own| self.entries.contains(&own.prefix));
+            listed.any(|own| {
+                let mut mine = own.given.iter().filter(|g| g.is_of(&who));
+                mine.all(|given| given.away.is_some() || given.via != who.via)
+            })
+        })
     }
 
     /// Sends the share if it changed.
@@ -202,6 +228,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             self.writer.send(&Message::Share(share)).await?;
             let why = format!("{} was revoked", self.name);
             return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
+        }
+        if self.is_missing() {
+            self.register(false).await?;
         }
         let mut now_given = BTreeMap::new();
         let mut records = Vec::new();
@@ -224,7 +253,8 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         }
         let mut grants = Vec::with_capacity(records.len());
         for (_, pairing, record) in &records {
-            grants.extend(share::grant(&pairing.terms(), record, &self.instance));
+            let (terms, who) = (pairing.terms(), self.who());
+            grants.extend(share::grant(&terms, record, &who, &self.entries));
         }
         self.sent += 1;
         for (at, version) in &now_given {
@@ -314,7 +344,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                 let polls = master.mode == crate::config::Mode::AsymmetricPoll;
                 let serves = |own: &&super::record::OwnRecord| {
                     let mut given = own.given.iter();
-                    own.prefix == poll.own && given.any(|g| g.instance == self.instance)
+                    own.prefix == poll.own
+                        && self.entries.contains(&poll.own)
+                        && given.any(|g| g.is_of(&self.who()))
                 };
                 record.own.iter().find(serves).filter(|_| polls)?;
                 record.peer.iter().find(|peer| peer.prefix == poll.peer)?;
@@ -344,11 +376,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             if !self.serves(&self.primary.record(pairing)) {
                 continue;
             }
-            let via = self.primary.store.replica();
+            let who = self.who();
             let left = self.primary.update(pairing, |record| {
-                record.away(now(), |given| {
-                    given.instance == self.instance && given.via == via
-                });
+                record.away(now(), |given| given.is_of(&who) && given.via == who.via);
             });
             if let Err(error) = left.await {
                 tracing::warn!("the store does not take that a Secondary left: {error}");

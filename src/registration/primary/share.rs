@@ -1,6 +1,6 @@
 //! What a Primary gives a Secondary for one pairing: what protocol section 3's table gives its entries in the pairing's mode, no more.
 
-use super::record::{Instance, MasterRecord, OwnRecord, PairingRecord};
+use super::record::{MasterRecord, OwnRecord, PairingRecord, Who};
 use crate::{
     config::{Mode, PairKeys, Prefix, Protection},
     crypto::{EntryId, PairDeviceKey},
@@ -21,15 +21,21 @@ pub struct Terms<'a> {
     pub keys: PairKeys,
 }
 
-/// The grant for the entries that `instance` serves; `None` if it has none here, or nothing was agreed on with the peer yet.
+/// The grant for those of `entries` that `who` serves; `None` if it has none here, or nothing was agreed on with the peer yet.
 #[must_use]
-pub fn grant(terms: &Terms<'_>, record: &PairingRecord, instance: &Instance) -> Option<Grant> {
+pub fn grant(
+    terms: &Terms<'_>,
+    record: &PairingRecord,
+    who: &Who<'_>,
+    entries: &[Prefix],
+) -> Option<Grant> {
     let newest = record.masters.first()?;
     let served: Vec<(&OwnRecord, Own, bool)> = record
         .own
         .iter()
+        .filter(|entry| entries.contains(&entry.prefix))
         .filter_map(|entry| {
-            let mine = entry.given.iter().filter(|g| g.instance == *instance);
+            let mine = entry.given.iter().filter(|g| g.is_of(who));
             // The one it sends under; before its first may be used, that one, for receiving alone.
             let given = mine.max_by_key(|given| (given.sending, given.number))?;
             let own = Own {

@@ -50,6 +50,8 @@ pub(super) async fn keep(primary: Arc<Primary>, at: usize) {
                 let text = std::str::from_utf8(held).ok();
                 text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
             })
+            // Without a lease this replica is not among them.
+            .chain([mine])
             .min()
             .unwrap_or(mine);
         pairing.held.send_replace(held);

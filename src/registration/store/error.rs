@@ -89,13 +89,13 @@ pub enum StoreError {
         expected: usize,
     },
     /// No member of the cluster answered in time, or none could. Worth trying again.
-    #[error("etcd cannot {action}: no member answered within {after:?}; last, {member}: {why}")]
+    #[error("etcd cannot {action}: no member answered within {after:?}; {member}: {why}")]
     Unavailable {
         /// What was tried.
         action: &'static str,
         /// For how long.
         after: Duration,
-        /// The member asked last.
+        /// The member that said something last.
         member: String,
         /// What it said.
         why: String,

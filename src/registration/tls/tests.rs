@@ -311,7 +311,7 @@ async fn accept_from(server: &Identity, client: TlsConnector) -> Result<Stream, 
     };
     let accept = async {
         let stream = server.accept(far).await.map_err(|error| error.to_string());
-        stream.map(|stream| drop(stream))
+        stream.map(drop)
     };
     let ((), accepted) = tokio::join!(connect, accept);
     accepted.map(|()| panic!("accepted"))

@@ -4,7 +4,10 @@
 //! when etcd ends that lease and not before. etcd ends it no earlier than its time to live after it handled the last renewal, and it
 //! handled that after we sent it. So counting from *before sending* the last renewal that was answered, our clock says that the lease
 //! is over before etcd's can, if both clocks run at the same speed; an eighth of the lease is given away for clocks that do not, and
-//! for a task that is late. We lead only until then. A new etcd leader starts all leases over, which only lengthens them.
+//! for a task that is late. We lead only until then.
+//!
+//! A new etcd leader starts all leases over and adds an election timeout. So a lease is not shortened either by an old etcd leader that
+//! was cut off and renews it for so long before it notices.
 
 use std::{
     sync::{Arc, atomic::Ordering},

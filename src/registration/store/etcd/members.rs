@@ -97,6 +97,7 @@ impl Members {
     {
         let started = Instant::now();
         let mut failures = 0;
+        let mut said = None;
         loop {
             let turn = self.current.load(Ordering::Relaxed);
             let member = &self.members[turn % self.members.len()];
@@ -104,7 +105,7 @@ impl Members {
                 let connect = || Client::connect([&member.endpoint], Some(self.options.clone()));
                 work(member.client.get_or_try_init(connect).await?.clone()).await
             };
-            let why = match time::timeout(self.attempt, attempt).await {
+            match time::timeout(self.attempt, attempt).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) if is_refusal(&error) => {
                     return Err(StoreError::Refused {
@@ -113,9 +114,10 @@ impl Members {
                         why: describe(&error),
                     });
                 }
-                Ok(Err(error)) => describe(&error),
-                Err(_) => format!("no answer within {:?}", self.attempt),
-            };
+                Ok(Err(error)) => said = Some((member, describe(&error))),
+                // Says less than what another one said.
+                Err(_) => {}
+            }
             // Unless another call went on to the next one meanwhile.
             let _ = self.current.compare_exchange(
                 turn,
@@ -125,6 +127,8 @@ impl Members {
             );
             failures += 1;
             if started.elapsed() + PAUSE >= self.whole {
+                let silent = || (member, "no answer".to_owned());
+                let (member, why) = said.unwrap_or_else(silent);
                 return Err(StoreError::Unavailable {
                     action,
                     after: started.elapsed(),
