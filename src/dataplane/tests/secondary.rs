@@ -89,6 +89,8 @@ impl Secondary {
         if !self.gate.collect(now) || self.gate.snapshot().has_stragglers() {
             return false;
         }
+        let next = self.gate.snapshot().era + 1;
+        self.gate.shared.table.floors.prepare(next);
         self.gate
             .publish(&self.config, &self.grants, &mut self.state, true);
         true
