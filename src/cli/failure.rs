@@ -10,11 +10,15 @@ use super::keygen::KeygenFailure;
 use crate::config::ConfigError;
 use crate::decode::capture::CaptureError;
 use crate::manage::{PrimaryRunError, RunError};
+use crate::registration::{analyze::AnalyzeError, message::Reason, primary::keylog::ReadError};
 use crate::snapshot::BuildError;
 use crate::telemetry::client::ClientError;
 
 /// `EX_CONFIG` of sysexits.h, so that a service manager can tell what no restart will cure.
 const EXIT_CONFIG: u8 = 78;
+
+/// What clap ends with.
+const EXIT_USAGE: u8 = 2;
 
 /// What ends a subcommand.
 #[derive(Debug, Error)]
@@ -42,6 +46,15 @@ pub enum Failure {
         /// Why not.
         source: CaptureError,
     },
+    /// The keylog cannot be read.
+    #[error(transparent)]
+    Keylog(#[from] ReadError),
+    /// The Primary gave nothing to analyse with.
+    #[error(transparent)]
+    Analyze(#[from] AnalyzeError),
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(&'static str),
     /// No certificate, key or secret was made.
     #[error(transparent)]
     Keygen(#[from] KeygenFailure),
@@ -97,6 +110,16 @@ impl Failure {
                 source: CaptureError::LinkType { .. },
                 ..
             } => Some("capture on one interface, with its Ethernet header: not on `any`"),
+            Self::Analyze(AnalyzeError::Refused {
+                reason: Reason::NotAllowed,
+                ..
+            }) => Some(
+                "the Primary's configuration must have such a pairing, and this name among its `analyzers`",
+            ),
+            Self::Analyze(AnalyzeError::NoAnswer { .. }) => Some(
+                "the Primary's log says why it closed the connection; does an authority that it trusts sign this certificate?",
+            ),
+            Self::Usage(_) => Some("see `pdmgate decode --help`"),
             Self::Keygen(KeygenFailure::Exists { .. }) => {
                 Some("--force replaces it; whoever relies on the old one then needs the new one")
             }
@@ -112,6 +135,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_) => EXIT_CONFIG,
+            Self::Usage(_) => EXIT_USAGE,
             _ => 1,
         })
     }

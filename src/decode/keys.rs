@@ -6,9 +6,10 @@
 //! 1. the keys that opened something in this direction of the flow before;
 //! 2. in their epochs, `kri` indices ahead, and a few behind for packets that were overtaken;
 //! 3. from index 0, the epochs in which anything between the two entries opened;
-//! 4. the first indices of epochs with newer generations than the latest of these (than the configured ones if there
-//!    are none), as after a restart of either end;
-//! 5. everything: generations from the configured ones on, `generations` ahead for both ends, each from index 0.
+//! 4. the first indices of epochs with newer generations than the latest of these (than the configured or listed ones if
+//!    there are none), as after a restart of either end, and of those that come with another master secret;
+//! 5. everything, each from index 0: of static pairings generations from the configured ones on, `generations` ahead for
+//!    both ends; of registered ones the listed generations, and `generations` before them.
 //!
 //! The last step tries hundreds of thousands of keys. A flow of which nothing can be opened, or a corrupted packet,
 //! must not cost that each time, so it is taken for a direction's first failures and then ever more rarely.
@@ -16,10 +17,11 @@
 use arrayvec::ArrayVec;
 
 use super::Windows;
+use super::book::Book;
 use super::records::KeyRecord;
 use crate::crypto::{Kernel, OpenJob, SessionKey};
 use crate::flow::Epoch;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::Route;
 use crate::wire::pdmv2::SEALED_SIZE;
 use crate::wire::{FiveTuple, Metrics};
 
@@ -34,9 +36,11 @@ const THOROUGH_FAILURES: u64 = 4;
 
 /// What looking for keys needs.
 pub(super) struct Finder<'a> {
-    pub snapshot: &'a Snapshot,
+    pub book: &'a Book,
     pub kernel: &'a Kernel,
     pub windows: Windows,
+    /// When the packet was captured, in Unix seconds.
+    pub time: u64,
 }
 
 /// One option to open.
@@ -101,7 +105,7 @@ impl Keys {
     fn kept(&self, finder: &Finder<'_>, sealed: &Sealed<'_>) -> Option<(usize, Metrics)> {
         let kept = self.found.iter().enumerate();
         kept.filter(|(_, found)| is_odd(found.kri) == sealed.f)
-            .find_map(|(at, found)| Some((at, finder.try_key(sealed, &found.key)?)))
+            .find_map(|(at, found)| Some((at, finder.try_key(sealed, &found.epoch, &found.key)?)))
     }
 
     fn search(
@@ -133,10 +137,11 @@ impl Keys {
             }
         }
         // Step 4.
-        let configured = finder.snapshot.send_epoch(sealed.route);
-        let latest = heard.first().copied().unwrap_or(configured);
-        let found = newer(latest, generations)
-            .find_map(|epoch| finder.try_indices(sealed, epoch, 0, FIRST_INDICES));
+        let latest = heard.first().copied();
+        let mut begun = finder
+            .book
+            .begun(sealed.route, latest, generations, finder.time);
+        let found = begun.find_map(|epoch| finder.try_indices(sealed, epoch, 0, FIRST_INDICES));
         if found.is_some() {
             return found;
         }
@@ -144,7 +149,8 @@ impl Keys {
         if self.failures >= THOROUGH_FAILURES && !(self.failures + 1).is_power_of_two() {
             return None;
         }
-        newer(configured, generations).find_map(|epoch| finder.try_indices(sealed, epoch, 0, kri))
+        let mut all = finder.book.all(sealed.route, generations, finder.time);
+        all.find_map(|epoch| finder.try_indices(sealed, epoch, 0, kri))
     }
 
     /// The epochs of the keys that are kept, each once.
@@ -160,19 +166,6 @@ impl Keys {
         let of_epoch = self.found.iter().filter(|found| found.epoch == epoch);
         of_epoch.map(|found| found.kri).max().unwrap_or(0)
     }
-}
-
-/// `from` and the epochs after it, those closest to it first.
-fn newer(from: Epoch, generations: u32) -> impl Iterator<Item = Epoch> {
-    (0..=2 * generations).flat_map(move |steps| {
-        (steps.saturating_sub(generations)..=steps.min(generations)).filter_map(move |src| {
-            Some(Epoch {
-                src_generation: from.src_generation.checked_add(src)?,
-                dst_generation: from.dst_generation.checked_add(steps - src)?,
-                ..from
-            })
-        })
-    })
 }
 
 fn is_odd(kri: u32) -> bool {
@@ -191,15 +184,15 @@ impl Finder<'_> {
         let first = first.saturating_add(u32::from(is_odd(first) != sealed.f));
         (first..=last).step_by(2).find_map(|kri| {
             let key = self
-                .snapshot
+                .book
                 .session_key(sealed.route, &epoch, sealed.tuple, kri)?;
-            let metrics = self.try_key(sealed, &key)?;
+            let metrics = self.try_key(sealed, &epoch, &key)?;
             Some((Found { epoch, kri, key }, metrics))
         })
     }
 
-    fn try_key(&self, sealed: &Sealed<'_>, key: &SessionKey) -> Option<Metrics> {
-        let aead = self.snapshot.pairing(sealed.route)?.suite.aead;
+    fn try_key(&self, sealed: &Sealed<'_>, epoch: &Epoch, key: &SessionKey) -> Option<Metrics> {
+        let aead = self.book.aead(sealed.route, epoch)?;
         let mut jobs = [OpenJob::new(&key.key, &key.base_nonce, sealed.option)];
         self.kernel.open(aead, &mut jobs);
         let [job] = jobs;

@@ -1,14 +1,16 @@
-//! Opens captures with a configuration's secrets, away from any appliance.
+//! Opens captures away from any appliance: with a configuration's secrets, or with what Primaries agreed on.
 //!
 //! A [`Decoder`] is given packets in the order of the capture and answers each with a [`PacketRecord`]: what the packet
 //! is, and what its option says. At the end it tells of each flow what both directions say together: loss, reordering,
 //! delays. It may begin anywhere in a flow's life, so it looks for keys much further than an appliance would
 //! (`keys.rs`).
 
+mod book;
 pub mod capture;
 mod flow;
 mod keys;
 pub mod records;
+mod registered;
 
 use std::collections::HashMap;
 
@@ -23,12 +25,14 @@ use crate::wire::{
     self, FiveTuple, Ipv6Packet, Metrics, OptionHeader, OptionKind, Parsed, Pdm, PdmOption,
 };
 
+use book::Book;
 use capture::Captured;
 use flow::{Flow, Key};
 use keys::Finder;
 use records::{
     Direction, FlowRecord, KeyRecord, NotOpened, OptionRecord, PacketRecord, TupleRecord,
 };
+pub use registered::Registered;
 
 /// Bytes of the longest frame that can hold an IPv6 packet: link headers with two tags, IPv6 header, payload.
 const LONGEST_FRAME: usize = 22 + 40 + 65_535;
@@ -38,7 +42,8 @@ const LONGEST_FRAME: usize = 22 + 40 + 65_535;
 pub struct Windows {
     /// Kri: from 0, or from the last one that opened, so many ahead.
     pub kri: u32,
-    /// Generations: from the configured one so many ahead, for both ends.
+    /// Generations, for both ends: of static pairings from the configured one so many ahead, of registered ones so many before the
+    /// listed ones.
     pub generations: u32,
 }
 
@@ -51,16 +56,41 @@ impl Default for Windows {
     }
 }
 
+/// Two entries, of whichever pairing.
+type Ends = (u32, u32, u32, bool);
+
+fn ends_of(route: &Route) -> Ends {
+    (
+        route.pairing,
+        route.local,
+        route.remote,
+        route.local_is_client,
+    )
+}
+
+/// A snapshot of a configuration's static pairings, for one who only reads.
+fn configured(config: &Config) -> Result<Snapshot, BuildError> {
+    let inputs = Inputs {
+        previous: None,
+        serial: 1,
+        // Nothing here waits.
+        tsc_hz: 1,
+        new_era: false,
+    };
+    Snapshot::build(config, &[], &mut State::in_memory(), inputs)
+}
+
 /// Reads the packets of one capture.
 pub struct Decoder {
-    snapshot: Snapshot,
+    book: Book,
+    option_type: u8,
     kernel: Kernel,
     windows: Windows,
     flows: HashMap<Key, Flow>,
     /// Flows in the order of their first packet.
     order: Vec<Key>,
     /// Epochs that opened anything from one entry to another, the latest first.
-    heard: HashMap<(u32, u32), Vec<Epoch>>,
+    heard: HashMap<Ends, Vec<Epoch>>,
 }
 
 impl Decoder {
@@ -69,21 +99,28 @@ impl Decoder {
     /// # Errors
     /// [`BuildError`].
     pub fn new(config: &Config, windows: Windows) -> Result<Self, BuildError> {
-        let inputs = Inputs {
-            previous: None,
-            serial: 1,
-            // Nothing here waits.
-            tsc_hz: 1,
-            new_era: false,
-        };
-        Ok(Self {
-            snapshot: Snapshot::build(config, &[], &mut State::in_memory(), inputs)?,
+        let snapshot = configured(config)?;
+        let option_type = snapshot.policy.option_type;
+        let book = Book::Configured(Box::new(snapshot));
+        Ok(Self::with(book, option_type, windows))
+    }
+
+    /// A decoder with what is known of registered pairings, of options of that type.
+    #[must_use]
+    pub fn registered(registered: Registered, option_type: u8, windows: Windows) -> Self {
+        Self::with(Book::Registered(registered), option_type, windows)
+    }
+
+    fn with(book: Book, option_type: u8, windows: Windows) -> Self {
+        Self {
+            book,
+            option_type,
             kernel: Kernel::detect(),
             windows,
             flows: HashMap::new(),
             order: Vec::new(),
             heard: HashMap::new(),
-        })
+        }
     }
 
     /// Reads the next packet.
@@ -98,7 +135,7 @@ impl Decoder {
         } else {
             &captured.data
         };
-        match wire::parse(frame, self.snapshot.policy.option_type) {
+        match wire::parse(frame, self.option_type) {
             Ok(Parsed::Packet(packet)) => self.ipv6(&mut record, frame, &packet),
             Ok(Parsed::Untouched(why)) => record.untouched = Some(Counter::from(why).label_value()),
             Err(what) => record.malformed = Some(Counter::from(what).label_value()),
@@ -119,11 +156,11 @@ impl Decoder {
     fn ipv6(&mut self, record: &mut PacketRecord, frame: &[u8], packet: &Ipv6Packet) {
         let tuple = &packet.tuple;
         record.tuple = Some(TupleRecord::from(tuple));
-        let route = self.snapshot.resolve(&tuple.src, &tuple.dst);
+        let route = self.book.resolve(&tuple.src, &tuple.dst);
         record.direction = route.map(|route| Direction::of(&route));
         record.pairing = route
-            .and_then(|route| self.snapshot.pairing(&route))
-            .map(|pairing| pairing.name.clone());
+            .and_then(|route| self.book.name(&route))
+            .map(str::to_owned);
 
         let (key, forward) = Key::of(tuple);
         let flow = self.flows.entry(key).or_insert_with(|| {
@@ -136,13 +173,14 @@ impl Decoder {
         };
         let keys = &mut flow.side(forward).keys;
         let finder = Finder {
-            snapshot: &self.snapshot,
+            book: &self.book,
             kernel: &self.kernel,
             windows: self.windows,
+            time: record.time_ns / 1_000_000_000,
         };
         let read = read(frame, option, |sealed, f| {
             let route = route.ok_or(NotOpened::NoPairing)?;
-            let heard = self.heard.entry((route.local, route.remote)).or_default();
+            let heard = self.heard.entry(ends_of(&route)).or_default();
             open(&finder, &route, tuple, sealed, f, keys, heard)
         });
         flow.option(forward, record.time_ns, &read);
@@ -160,8 +198,7 @@ fn open(
     keys: &mut keys::Keys,
     heard: &mut Vec<Epoch>,
 ) -> Result<(KeyRecord, Metrics), NotOpened> {
-    let pairing = finder.snapshot.pairing(route);
-    if pairing.is_none_or(|pairing| pairing.pms_serial().is_none()) {
+    if !finder.book.seals(route) {
         return Err(NotOpened::NoSecret);
     }
     keys.open(finder, route, tuple, sealed, f, heard)

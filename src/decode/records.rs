@@ -154,7 +154,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotOpened {
-    /// The configuration has no pairing for these addresses.
+    /// No pairing is known that has these addresses.
     NoPairing,
     /// The pairing has no secret: its mode or protection needs none.
     NoSecret,

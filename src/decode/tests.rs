@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::*;
-use crate::crypto::SealJob;
+use crate::crypto::{Aead, SealJob, SessionKey};
 use crate::wire::pdmv2::{CLEAR_LEN, SEALED_LEN, option_header};
 use crate::wire::{Prseq, ScaledDelta};
 
-const OPTION_TYPE: u8 = 0x0f;
+pub(super) const OPTION_TYPE: u8 = 0x0f;
 
 fn config(extra: &str) -> Config {
     let yaml = format!(
@@ -24,7 +24,7 @@ fn config(extra: &str) -> Config {
     Config::parse(&yaml, Path::new("test.yaml")).unwrap()
 }
 
-fn tuple(from_client: bool) -> FiveTuple {
+pub(super) fn tuple(from_client: bool) -> FiveTuple {
     let address = |last: &str| {
         let text = format!("2001:db8:{last}");
         text.parse::<std::net::Ipv6Addr>().unwrap().octets()
@@ -40,7 +40,7 @@ fn tuple(from_client: bool) -> FiveTuple {
 }
 
 /// A UDP packet with `option` in a Destination Options header.
-fn frame(tuple: &FiveTuple, option: &[u8]) -> Vec<u8> {
+pub(super) fn frame(tuple: &FiveTuple, option: &[u8]) -> Vec<u8> {
     let mut options = vec![17, 0, 1, 0];
     options.extend_from_slice(option);
     while options.len() % 8 != 0 {
@@ -60,7 +60,7 @@ fn frame(tuple: &FiveTuple, option: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn metrics(psntp: u16, psnlr: u16, dtlr_ns: u64) -> Metrics {
+pub(super) fn metrics(psntp: u16, psnlr: u16, dtlr_ns: u64) -> Metrics {
     Metrics {
         dtlr: ScaledDelta::from_attoseconds(u128::from(dtlr_ns) * 1_000_000_000),
         dtls: ScaledDelta::ZERO,
@@ -68,6 +68,28 @@ fn metrics(psntp: u16, psnlr: u16, dtlr_ns: u64) -> Metrics {
         psntp,
         psnlr,
     }
+}
+
+/// An option with these metrics.
+pub(super) fn seal(
+    aead: Aead,
+    key: &SessionKey,
+    prseq: u16,
+    kri: u32,
+    metrics: &Metrics,
+) -> [u8; SEALED_SIZE] {
+    let prseq = Prseq::new(prseq).unwrap();
+    let mut option = [0; SEALED_SIZE];
+    let header = option_header(OPTION_TYPE, SEALED_LEN, prseq, kri & 1 == 1);
+    option[..HEADER_LEN].copy_from_slice(&header);
+    option[HEADER_LEN..HEADER_LEN + METRICS_LEN].copy_from_slice(&metrics.to_bytes());
+    let mut jobs = [SealJob {
+        key: &key.key,
+        base_nonce: &key.base_nonce,
+        option: &mut option,
+    }];
+    Kernel::portable().seal(aead, &mut jobs);
+    option
 }
 
 /// Two senders and a decoder that watches them.
@@ -89,7 +111,7 @@ struct At {
 impl Bench {
     fn new(config: &Config) -> Self {
         let decoder = Decoder::new(config, Windows::default()).unwrap();
-        let sender = Decoder::new(config, Windows::default()).unwrap().snapshot;
+        let sender = configured(config).unwrap();
         Self {
             decoder,
             sender,
@@ -111,19 +133,8 @@ impl Bench {
             .session_key(&route, &epoch, tuple, at.kri)
             .unwrap();
         self.prseq += 1;
-        let prseq = Prseq::new(self.prseq).unwrap();
-        let mut option = [0; SEALED_SIZE];
-        let f = at.kri & 1 == 1;
-        option[..HEADER_LEN].copy_from_slice(&option_header(OPTION_TYPE, SEALED_LEN, prseq, f));
-        option[HEADER_LEN..HEADER_LEN + METRICS_LEN].copy_from_slice(&metrics.to_bytes());
-        let mut jobs = [SealJob {
-            key: &key.key,
-            base_nonce: &key.base_nonce,
-            option: &mut option,
-        }];
         let aead = self.sender.pairing(&route).unwrap().suite.aead;
-        Kernel::portable().seal(aead, &mut jobs);
-        option
+        seal(aead, &key, self.prseq, at.kri, metrics)
     }
 
     fn decode(&mut self, time_ns: u64, frame: &[u8]) -> PacketRecord {

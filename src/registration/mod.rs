@@ -5,10 +5,12 @@
 //! primary          agrees, keeps, shares                             store       where a Primary keeps what must outlive it
 //! secondary        registers, and hands on what it is given          link        between it and the management core
 //! service          runs both in a thread                             keygen      authorities, certificates and secrets for a lab
+//! analyze          asks a Primary what opens captures
 //! ```
 //!
 //! `docs/registration.md` describes the messages for whoever writes a peer.
 
+pub mod analyze;
 mod backoff;
 pub mod frame;
 pub mod keygen;

@@ -9,11 +9,11 @@ use super::{
     counters::{Closed, who},
 };
 use crate::{
+    crypto::PairingPrk,
     registration::{
         frame::Writer,
         message::{Analysis, AnalysisMaster, Analyze, Message, Reason, Refused, VERSION},
     },
-    snapshot::Role,
 };
 
 /// Gives an analyzer what opens a pairing's captures, if its certificate is allowed that. Each grant is logged.
@@ -32,13 +32,10 @@ pub(super) async fn serve<S: AsyncWrite>(
         Some(pairing) if analyze.version == VERSION => {
             let record = primary.record(pairing);
             let newest = record.masters.first();
-            let (clients, servers) = match pairing.role {
-                Role::Client => (record.told(), record.peer.clone()),
-                Role::Server => (record.peer.clone(), record.told()),
-            };
+            let (clients, servers) = record.lists(pairing.role);
             let masters = record.masters.iter().map(|master| AnalysisMaster {
                 suite: master.suite,
-                prk: crate::crypto::PairingPrk::from_bytes(*master.prk.expose()),
+                prk: PairingPrk::from_bytes(*master.prk.expose()),
             });
             let analysis = Analysis {
                 pairing: pairing.name.clone(),

@@ -1,23 +1,34 @@
-//! The keylog: a line of JSON for each master secret, from which `pdmgate decode --keylog` opens captures afterwards.
+//! The keylog: lines of JSON from which `pdmgate decode --keylog` opens captures afterwards.
+//!
+//! A line is a master secret with both lists as they stood then. It is written for each new secret before anybody can seal under it, and
+//! again for each secret in use when a list has changed, at most once in [`TOGETHER`].
 //!
 //! Whoever reads it reads all metrics of these pairings, and can forge them while the secret is in use. It is off unless configured.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{
-    codec::{mode_text, protection_text},
-    pairing::Pairing,
-    record::MasterRecord,
+use super::{Primary, codec, now, pairing::Pairing, record::PairingRecord, serialize};
+use crate::{
+    config::{Mode, Protection},
+    crypto::{Aead, Kem, PairingPrk, Suite},
+    registration::message::{Analysis, AnalysisMaster},
+    snapshot::{Fingerprint, grant::Listed},
 };
+
+/// How long changes of the lists are collected before they are written.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// Why there is no keylog.
 #[derive(Debug, Error)]
@@ -40,9 +51,102 @@ pub enum KeylogError {
     },
 }
 
+/// Why a keylog cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read the keylog {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line is none of a keylog.
+    #[error("the keylog {} is broken in line {number}: {fault}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        number: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// There is no line.
+    #[error("expected master secrets in the keylog {}, found none", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A line: a master secret and the lists that go with it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// When it was written, in Unix seconds.
+    pub time: u64,
+    /// The pairing's name, as this Primary calls it.
+    pub pairing: String,
+    /// When the secret was agreed on, in Unix seconds.
+    pub since: u64,
+    /// The mode that the Primary Server named with it.
+    #[serde(with = "codec::mode")]
+    pub mode: Mode,
+    /// The protection that the Primary Server named with it.
+    #[serde(with = "codec::protection")]
+    pub protection: Protection,
+    /// The KEM's number (IANA, HPKE).
+    pub kem: u16,
+    /// The AEAD's number (IANA, HPKE).
+    pub aead: u16,
+    /// The secret, in hexadecimal digits.
+    #[serde(with = "codec::prk")]
+    pub prk: Arc<PairingPrk>,
+    /// The client list.
+    #[serde(with = "codec::lists")]
+    pub clients: Vec<Listed>,
+    /// The server list.
+    #[serde(with = "codec::lists")]
+    pub servers: Vec<Listed>,
+}
+
+impl Line {
+    /// The same as an analyzer would be given it; `None` for a suite that is not known here.
+    #[must_use]
+    pub fn into_analysis(self) -> Option<Analysis> {
+        let suite = Suite {
+            kem: Kem::try_from(self.kem).ok()?,
+            aead: Aead::try_from(self.aead).ok()?,
+        };
+        let prk = PairingPrk::from_bytes(*self.prk.expose());
+        Some(Analysis {
+            pairing: self.pairing,
+            mode: self.mode,
+            protection: self.protection,
+            clients: self.clients,
+            servers: self.servers,
+            masters: vec![AnalysisMaster { suite, prk }],
+        })
+    }
+}
+
+/// What the newest lines of a pairing say.
+#[derive(PartialEq)]
+struct Told {
+    masters: Vec<Fingerprint>,
+    clients: Vec<Listed>,
+    servers: Vec<Listed>,
+}
+
+struct Written {
+    file: File,
+    told: HashMap<String, Told>,
+}
+
 pub(super) struct Keylog {
     path: PathBuf,
-    file: Mutex<File>,
+    written: Mutex<Written>,
 }
 
 impl Keylog {
@@ -70,26 +174,154 @@ impl Keylog {
         );
         Ok(Self {
             path: path.to_owned(),
-            file: Mutex::new(file),
+            written: Mutex::new(Written {
+                file,
+                told: HashMap::new(),
+            }),
         })
     }
 
-    pub fn write(&self, pairing: &Pairing, master: &MasterRecord) {
-        let prk = Zeroizing::new(hex::encode(master.prk.expose()));
-        // By hand, since nothing here needs escaping: a name is letters, digits, dots, dashes and underscores.
-        let line = Zeroizing::new(format!(
-            "{{\"pairing\":\"{}\",\"since\":{},\"mode\":\"{}\",\"protection\":\"{}\",\"kem\":{},\"aead\":{},\"prk\":\"{}\"}}\n",
-            pairing.name,
-            master.since,
-            mode_text(master.mode),
-            protection_text(master.protection),
-            master.suite.kem.id(),
-            master.suite.aead.id(),
-            *prk,
-        ));
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.flush()) {
-            tracing::error!("cannot write the keylog {}: {error}", self.path.display());
+    /// Writes what is new in a pairing's record.
+    pub fn note(&self, pairing: &Pairing, record: &PairingRecord) {
+        let (clients, servers) = record.lists(pairing.role);
+        let told = Told {
+            masters: record.masters.iter().map(|master| master.id).collect(),
+            clients,
+            servers,
+        };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.told.get(&pairing.name) == Some(&told) {
+            return;
+        }
+        // The oldest first.
+        for master in record.masters.iter().rev() {
+            let mut line = serialize(&Line {
+                time: now(),
+                pairing: pairing.name.clone(),
+                since: master.since,
+                mode: master.mode,
+                protection: master.protection,
+                kem: master.suite.kem.id(),
+                aead: master.suite.aead.id(),
+                prk: Arc::clone(&master.prk),
+                clients: told.clients.clone(),
+                servers: told.servers.clone(),
+            });
+            line.push(b'\n');
+            let file = &mut written.file;
+            if let Err(error) = file.write_all(&line).and_then(|()| file.flush()) {
+                tracing::error!("cannot write the keylog {}: {error}", self.path.display());
+                return;
+            }
+        }
+        written.told.insert(pairing.name.clone(), told);
+    }
+}
+
+impl Primary {
+    /// Writes what is new to the keylog, if there is one.
+    pub(super) fn log_keys(&self) {
+        if let Some(keylog) = &self.keylog {
+            for pairing in &self.pairings {
+                keylog.note(pairing, &self.record(pairing));
+            }
         }
     }
 }
+
+/// Keeps the keylog up to the records, whoever changed them.
+pub(super) async fn follow(primary: Arc<Primary>) {
+    let mut changes = primary.mirror.changes();
+    loop {
+        primary.log_keys();
+        if changes.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(TOGETHER).await;
+    }
+}
+
+/// Reads a keylog. Warns if others can read it, and if its last line is not whole yet.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path) -> Result<Vec<Line>, ReadError> {
+    let text = read_bytes(path).map_err(|source| ReadError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut lines = Vec::new();
+    let mut rest = text.as_slice();
+    for number in 1.. {
+        if rest.is_empty() {
+            break;
+        }
+        let (line, behind, whole) = match rest.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (&rest[..end], &rest[end + 1..], true),
+            None => (rest, &[][..], false),
+        };
+        rest = behind;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<Line>(line) {
+            Ok(line) => lines.push(line),
+            // As a file that is being copied or written looks.
+            Err(error) if !whole && error.is_eof() => tracing::warn!(
+                "the keylog {} ends in the middle of line {number}, which is left out",
+                path.display()
+            ),
+            Err(error) => {
+                let text = error.to_string();
+                let fault = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
+                return Err(ReadError::Line {
+                    path: path.to_owned(),
+                    number,
+                    fault: format!("{fault} (column {})", error.column()),
+                });
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Err(ReadError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    Ok(lines)
+}
+
+/// A file's bytes; no copy of them is left anywhere. It may be a pipe.
+fn read_bytes(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let about = file.metadata()?;
+    let mode = about.mode() & 0o7777;
+    if about.is_file() && mode & 0o077 != 0 {
+        tracing::warn!(
+            "the keylog {} has mode {mode:04o}, so others can read it: chmod 0600",
+            path.display()
+        );
+    }
+    let mut bytes = Zeroizing::new(vec![
+        0;
+        usize::try_from(about.len()).unwrap_or(0).max(4_096)
+    ]);
+    let mut filled = 0;
+    loop {
+        if filled == bytes.len() {
+            let mut larger = Zeroizing::new(vec![0; 2 * filled]);
+            larger[..filled].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ mod analyzer;
 mod barrier;
 mod codec;
 mod counters;
-mod keylog;
+pub mod keylog;
 mod listen;
 mod mirror;
 mod negotiate;
@@ -37,6 +37,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::Serialize;
 use serde_json::{from_slice, to_writer};
 use thiserror::Error;
 use tokio::{
@@ -189,6 +190,9 @@ impl Opened {
             tasks.spawn(steward::keep(Arc::clone(&primary), at));
             tasks.spawn(peer::connect(Arc::clone(&primary), at));
         }
+        if primary.keylog.is_some() {
+            tasks.spawn(keylog::follow(Arc::clone(&primary)));
+        }
         if let Some(operators) = doors.operators {
             tasks.spawn(operators.serve(Arc::clone(&primary)));
         }
@@ -196,6 +200,7 @@ impl Opened {
         let _ = stop.wait_for(|stop| *stop).await;
         tasks.shutdown().await;
         primary.leave().await;
+        primary.log_keys();
         primary.store.close().await;
     }
 }
@@ -323,7 +328,8 @@ fn parse(key: &str, value: &[u8]) -> Result<PairingRecord, PrimaryError> {
     }
 }
 
-fn serialize(record: &PairingRecord) -> Zeroizing<Vec<u8>> {
+/// Its JSON, with room for one byte more.
+fn serialize(record: &impl Serialize) -> Zeroizing<Vec<u8>> {
     /// Counts bytes, so that the real buffer never grows, which would leave copies of secrets behind.
     struct Count(usize);
     impl std::io::Write for Count {
@@ -336,9 +342,9 @@ fn serialize(record: &PairingRecord) -> Zeroizing<Vec<u8>> {
         }
     }
     let mut count = Count(0);
-    // Writing to memory does not fail, and a record has no map keys but texts.
+    // Writing to memory does not fail, and nothing here has map keys but texts.
     let _ = to_writer(&mut count, record);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(count.0));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(count.0 + 1));
     let _ = to_writer(&mut *bytes, record);
     bytes
 }

@@ -508,7 +508,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
     ) -> Result<(), End> {
         // Before anybody can seal under it, so that what was sealed can be read afterwards.
         if let Some(keylog) = &self.primary.keylog {
-            keylog.write(self.pairing, master);
+            let mut trial = (*self.primary.record(self.pairing)).clone();
+            trial.add_master(master.clone(), entries.to_vec(), now());
+            keylog.note(self.pairing, &trial);
         }
         self.update(|record| record.add_master(master.clone(), entries.to_vec(), now()))
             .await?;

@@ -23,7 +23,7 @@ use super::codec;
 use crate::{
     config::{Mode, Prefix, Protection},
     crypto::{PairingPrk, Suite},
-    snapshot::{Fingerprint, grant::Listed},
+    snapshot::{Fingerprint, Role, grant::Listed},
 };
 
 /// The only format there is.
@@ -426,6 +426,15 @@ impl PairingRecord {
             .iter()
             .map(|own| own.listed(|given| given.announced.is_some()))
             .collect()
+    }
+
+    /// Both lists as our own Secondaries are told them, the clients' first; `role` says which one is ours.
+    #[must_use]
+    pub fn lists(&self, role: Role) -> (Vec<Listed>, Vec<Listed>) {
+        match role {
+            Role::Client => (self.held(), self.peer.clone()),
+            Role::Server => (self.peer.clone(), self.held()),
+        }
     }
 
     /// Our list as our own Secondaries are told it, who have to accept what others will soon name.

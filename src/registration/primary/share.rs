@@ -53,10 +53,7 @@ pub fn grant(terms: &Terms<'_>, record: &PairingRecord, instance: &Instance) -> 
             .filter_map(|(entry, ..)| material(terms, master, entry, &record.peer))
             .collect(),
     });
-    let (clients, servers) = match terms.role {
-        Role::Client => (record.held(), record.peer.clone()),
-        Role::Server => (record.peer.clone(), record.held()),
-    };
+    let (clients, servers) = record.lists(terms.role);
     Some(Grant {
         pairing: terms.name.to_owned(),
         mode: newest.mode,
