@@ -48,9 +48,9 @@ both directions, the median of each sender's own delay (server_delay_ns), of the
 capture and each sender (rtt_ns within forward and reverse), and of the whole round trip (rtt_ns)."
 )]
 pub struct Args {
-    /// Configuration file with the pairings of either appliance, unless --keylog or --primary is given; then the capture
-    /// to read, - for standard input
-    #[arg(value_names = ["CONFIG", "CAPTURE"], num_args = 1..=2, required = true)]
+    /// CONFIG, the configuration file of either appliance, unless --keylog or --primary is given, and CAPTURE, the
+    /// capture to read, - for standard input
+    #[arg(value_name = "FILES", num_args = 1..=2, required = true)]
     files: Vec<PathBuf>,
     /// Print a line for each flow behind the packets
     #[arg(long)]
@@ -64,11 +64,11 @@ pub struct Args {
     /// Open registered pairings with what this keylog of a Primary holds
     #[arg(long, value_name = "FILE", conflicts_with = "primary")]
     keylog: Option<PathBuf>,
-    #[command(flatten)]
-    primary: AskPrimary,
     /// Option type to look for, 2 to 31, where no configuration names it (0x0f without)
     #[arg(long, value_name = "N", value_parser = option_type)]
     option_type: Option<u8>,
+    #[command(flatten)]
+    primary: AskPrimary,
 }
 
 /// Whom to ask for a registered pairing's secrets, and as whom.
