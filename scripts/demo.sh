@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Two hosts, two appliances between them, real traffic, and what can be seen of it.
 #
-#   scripts/demo.sh             hosts are network namespaces with the kernel's own stacks
-#   scripts/demo.sh --memory    no namespaces: two appliances joined by shared memory, traffic from a file
+#   scripts/demo.sh             hosts are network namespaces with the kernel's own stacks; the appliances register with each other
+#   scripts/demo.sh --memory    no namespaces: two appliances joined by shared memory, a static pairing, traffic from a file
 #
-# The second way is taken by itself where the first is not permitted.
+# The second way is taken by itself where the first is not permitted. BIN=FOLDER takes the programs that are there, and builds none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,8 +15,8 @@ NAME=pdmgate-$$
 HOST_A=$NAME-host-a GATE_A=$NAME-gate-a WIRE=$NAME-wire GATE_B=$NAME-gate-b HOST_B=$NAME-host-b
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/$NAME-demo-XXXXXX")
 TARGET=${CARGO_TARGET_DIR:-target}
-PDMGATE=$TARGET/release/pdmgate
-LAB=$TARGET/release/pdmgate-lab
+PDMGATE=${BIN:-$TARGET/release}/pdmgate
+LAB=${BIN:-$TARGET/release}/pdmgate-lab
 STARTED=()
 STEP=0
 
@@ -65,7 +65,7 @@ until_true() {
 
 secret() { od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'; }
 
-# configuration NAME INSIDE OUTSIDE CORE [METRICS-PORT]
+# configuration NAME INSIDE OUTSIDE CORE [METRICS-PORT]: the sections that say where secrets come from are read.
 configuration() {
     mkdir -p "$DIR/$1"
     (umask 077 && cat >"$DIR/$1.yaml") <<EOF
@@ -79,6 +79,29 @@ flows: { capacity: 65536 }
 policy: { mtu: 1500 }
 state: $DIR/$1/state.json
 telemetry: { prometheus: "127.0.0.1:${5:-9464}", socket: $DIR/$1/pdmgate.sock }
+EOF
+    cat >>"$DIR/$1.yaml"
+    "$PDMGATE" check "$DIR/$1.yaml" >"$DIR/$1-check.log" 2>&1 || fail "the configuration of $1 does not check"
+}
+
+# registered NAME SITE PREFIX PAIRING: an appliance that is its own Primary, which goes by SITE.
+registered() {
+    cat <<EOF
+primary:
+  certificate: ca/$2.pem
+  key: ca/$2.key
+  authorities: ca/ca.pem
+  store: { path: $1/primary.redb }
+  socket: $DIR/$1/primary.sock
+  keylog: $1/keylog # so that this script can open a packet; off unless configured
+  pairings: [ { $4 } ]
+  secondaries: [ { name: gate.$2, entries: [ "$3" ] } ]
+secondary: {}
+EOF
+}
+
+static_pairing() {
+    cat <<EOF
 pairings:
   - name: demo
     mode: trusted-servers
@@ -88,11 +111,12 @@ pairings:
     clients: [ { prefix: "2001:db8:1::/64", generation: 1 } ]
     servers: [ { prefix: "2001:db8:2::/64", group: web, generation: 1 } ]
 EOF
-    "$PDMGATE" check "$DIR/$1.yaml" >"$DIR/$1-check.log" 2>&1 || fail "the configuration of $1 does not check"
 }
 
 stats() { "$PDMGATE" stats --socket "$DIR/$1/pdmgate.sock"; }
 flows() { "$PDMGATE" flows --socket "$DIR/$1/pdmgate.sock"; }
+registrations() { "$PDMGATE" registrations --socket "$DIR/$1/primary.sock"; }
+is_registered() { registrations "$1" | awk '/ seals$/ { seals = 1 } / sending$/ { sends = 1 } END { exit !(seals && sends) }'; }
 
 # end NAME PID: asks an appliance to end and checks that it ends well.
 end() {
@@ -103,7 +127,7 @@ end() {
     note "$1: drained, exit code 0"
 }
 
-# show CAPTURE CONFIGURATION: a sealed packet, as a viewer between the appliances sees it and as the pair does.
+# show CAPTURE SECRETS...: a sealed packet, as a viewer between the appliances sees it, and as `pdmgate decode SECRETS...` does.
 show() {
     # The first from B to A: it answers something, so it has measured something.
     tcpdump -n -r "$1" -c 1 -w "$DIR/one.pcap" \
@@ -113,7 +137,7 @@ show() {
          "and a number with the F bit. What follows are 14 sealed bytes and a 16-byte tag, the same to him as noise:" ""
     tcpdump -n -X -r "$DIR/one.pcap" 2>/dev/null | sed 's/^/    /' | cut -c1-160
     note "" "The pair's secrets open the same packet (pdmgate decode):" ""
-    "$PDMGATE" decode "$2" "$DIR/one.pcap" 2>"$DIR/decode.log" | head -n 1 | pretty | sed 's/^/    /'
+    "$PDMGATE" decode "${@:2}" "$DIR/one.pcap" 2>"$DIR/decode.log" | head -n 1 | pretty | sed 's/^/    /'
 }
 
 pretty() { if command -v jq >/dev/null; then jq .; else cat; fi; }
@@ -157,6 +181,20 @@ hosts_demo() {
     ip -n "$HOST_B" route add 2001:db8:1::/64 dev eth0
     note "host A --- appliance A === wire === appliance B --- host B" \
          "$A                                  $B"
+    # The appliances' own network, for registration.
+    ip -n "$GATE_A" link add ctl type veth peer name ctl netns "$GATE_B"
+    ip -n "$GATE_A" address add 10.9.0.1/24 dev ctl
+    ip -n "$GATE_B" address add 10.9.0.2/24 dev ctl
+    ip -n "$GATE_A" link set ctl up
+    ip -n "$GATE_B" link set ctl up
+
+    step "Making a throwaway authority and a certificate for each site (pdmgate keygen)"
+    {
+        "$PDMGATE" keygen ca "$DIR/ca" --days 1
+        "$PDMGATE" keygen certificate "$DIR/ca" --name branch.example --days 1
+        "$PDMGATE" keygen certificate "$DIR/ca" --name hq.example --days 1
+    } >"$DIR/keygen.log" 2>&1 || fail "keygen failed"
+    note "$(cd "$DIR" && echo ca/*)"
 
     step "Starting the wire: 5 ms each way, loses 0.5 % of marked packets, reorders 0.5 %"
     background wire ip netns exec "$WIRE" "$LAB" wire --a a0 --b b0 --delay 5ms --loss 0.005 --reorder 0.005 --only-marked
@@ -164,8 +202,12 @@ hosts_demo() {
     until_true 5 "wire" grep -q ready "$DIR/wire.log"
 
     step "Starting the appliances (AF_PACKET, no hugepages, workers that sleep when idle)"
-    configuration gate-a net_af_packet0,iface=in0 net_af_packet1,iface=out0 0
-    configuration gate-b net_af_packet0,iface=in0 net_af_packet1,iface=out0 "$CORE_B"
+    registered gate-a branch.example 2001:db8:1::/64 \
+        'name: hq, peer: hq.example, role: client, connect: ["10.9.0.2:8250"], entries: [{ prefix: "2001:db8:1::/64" }]' |
+        configuration gate-a net_af_packet0,iface=in0 net_af_packet1,iface=out0 0
+    registered gate-b hq.example 2001:db8:2::/64 \
+        'name: branch, peer: branch.example, role: server, entries: [{ prefix: "2001:db8:2::/64", group: web }]' |
+        configuration gate-b net_af_packet0,iface=in0 net_af_packet1,iface=out0 "$CORE_B"
     background gate-a ip netns exec "$GATE_A" "$PDMGATE" run "$DIR/gate-a.yaml"
     local gate_a=$PID
     background gate-b ip netns exec "$GATE_B" "$PDMGATE" run "$DIR/gate-b.yaml"
@@ -174,6 +216,12 @@ hosts_demo() {
     until_true 30 "answer from appliance B" stats gate-b
     capture between "$WIRE" a0 "ip6[6] == 60 and ip6[40] != 6"
     capture at-host-b "$HOST_B" eth0 "ip6[6] == 60"
+
+    step "Registering: each appliance is its site's Primary; they agree on a secret (HPKE over TLS 1.3) and exchange lists"
+    until_true 20 "registration of appliance A" is_registered gate-a
+    until_true 20 "registration of appliance B" is_registered gate-b
+    note "What appliance A says (pdmgate registrations):" ""
+    registrations gate-a | sed 's/^/    /'
 
     step "Pinging host B from host A"
     ip netns exec "$HOST_A" ping -6 -n -c 20 -i 0.05 -q "$B" | sed 's/^/    /'
@@ -196,7 +244,7 @@ hosts_demo() {
 
     step "One packet between the appliances"
     sleep 1.5
-    show "$DIR/between.pcap" "$DIR/gate-a.yaml"
+    show "$DIR/between.pcap" --keylog "$DIR/gate-a/keylog"
     note "" "Packets with a Destination Options header that host B saw: $(count "$DIR/at-host-b.pcap")"
 
     step "Ending"
@@ -248,8 +296,8 @@ memory_demo() {
     "$LAB" samples --file "$DIR/host-a.pcap" --source "$A" --destination "$B" --packets 500
 
     step "Starting the appliances, joined by shared memory (net_memif)"
-    configuration gate-a "net_memif0,role=server,$memif,socket=$DIR/a.sock" "net_memif1,role=server,$memif,socket=$DIR/m.sock" 0
-    configuration gate-b "net_memif0,role=server,$memif,socket=$DIR/b.sock" "net_memif1,role=client,$memif,socket=$DIR/m.sock" "$CORE_B" 9465
+    static_pairing | configuration gate-a "net_memif0,role=server,$memif,socket=$DIR/a.sock" "net_memif1,role=server,$memif,socket=$DIR/m.sock" 0
+    static_pairing | configuration gate-b "net_memif0,role=server,$memif,socket=$DIR/b.sock" "net_memif1,role=client,$memif,socket=$DIR/m.sock" "$CORE_B" 9465
     background gate-a "$PDMGATE" run "$DIR/gate-a.yaml"
     local gate_a=$PID
     until_true 30 "answer from appliance A" stats gate-a
@@ -285,7 +333,7 @@ memory_demo() {
     step "One packet sealed: an appliance of side B that writes what it would send into a file"
     # Its own secrets: it starts at the generation that appliance B has used, and no key may meet a number twice.
     SALT=$(secret)
-    configuration gate-c "net_pcap0,rx_pcap=$DIR/back.pcap" "net_pcap1,tx_pcap=$DIR/between.pcap" 0
+    static_pairing | configuration gate-c "net_pcap0,rx_pcap=$DIR/back.pcap" "net_pcap1,tx_pcap=$DIR/between.pcap" 0
     background gate-c "$PDMGATE" run "$DIR/gate-c.yaml"
     local gate_c=$PID
     until_true 30 "answer" stats gate-c
@@ -294,8 +342,10 @@ memory_demo() {
     show "$DIR/between.pcap" "$DIR/gate-c.yaml"
 }
 
-step "Building the release"
-cargo build --release --bin pdmgate --bin pdmgate-lab
+if [ -z "${BIN:-}" ]; then
+    step "Building the release"
+    cargo build --release --bin pdmgate --bin pdmgate-lab
+fi
 SALT=$(secret)
 PMS=$(secret)
 CORE_B=$(($(nproc) > 1 ? 1 : 0))

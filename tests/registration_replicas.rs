@@ -5,6 +5,7 @@ mod etcd_support;
 
 use common::gate::Gate;
 use common::lab::{Lab, Shape, Side};
+use common::process;
 use common::site::{self, Terms};
 use etcd_support::Cluster;
 use std::time::{Duration, Instant};

@@ -1,6 +1,9 @@
 //! A Primary's store in a real etcd: what replicas see of each other, and what the death of members and replicas does.
 
 mod etcd_support;
+#[path = "common/process.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod process;
 
 use std::{
     future::Future,

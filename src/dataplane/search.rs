@@ -62,7 +62,7 @@ pub(super) fn search<'p>(
     }
     turn.count(Counter::KeySearches);
     let result = ahead(turn, tools, s, entry)
-        .or_else(|reason| Err(awaited(turn, tools, s, reason)))
+        .map_err(|reason| awaited(turn, tools, s, reason))
         .and_then(|hit| take_in(turn, tools, s, entry, &hit));
     if let (Some(throttle), Err(Counter::FailedOpenAuthentication)) = (&policy.throttle, &result) {
         tools

@@ -211,6 +211,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         Arc::new(Appliance {
             shared: Arc::clone(&shared),
             gauges,
+            primary: service.as_ref().and_then(Service::primary),
             turn: Mutex::new(()),
         }),
     );
@@ -247,7 +248,7 @@ fn register(config: &Config) -> Result<(Option<Service>, Option<CoreEnd>), RunEr
     if config.primary.is_none() && agent.is_none() {
         return Ok((None, None));
     }
-    let service = Service::start(config.primary.as_ref(), agent)?;
+    let service = Service::start(config.primary.as_ref(), None, agent)?;
     Ok((Some(service), granted))
 }
 

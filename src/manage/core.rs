@@ -57,6 +57,11 @@ impl Signals {
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Whether a reload was asked for since the last look.
+    pub fn is_reload_wanted(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Does something at most once in a while.
@@ -171,11 +176,11 @@ impl<'s> Core<'s> {
         let mut heal = Every::long_ago(HEAL_EVERY);
         let mut heal_registered = Every::long_ago(HEAL_EVERY);
         let mut again = Every::long_ago(AGAIN_EVERY);
-        while !signals.stop.load(Ordering::Relaxed) {
+        while !signals.is_stopped() {
             self.keep_time();
             self.age();
             self.look_after_registered(&mut again);
-            if signals.reload.swap(false, Ordering::Relaxed) {
+            if signals.is_reload_wanted() {
                 self.reload();
             }
             if lessons.is_due() {
@@ -331,7 +336,7 @@ impl<'s> Core<'s> {
         }
         if fixed(&config) != fixed(&self.config) {
             tracing::warn!(
-                "ports, workers, management, eal, flows.capacity, state and telemetry change with a restart only"
+                "ports, workers, management, eal, flows.capacity, state, telemetry, primary and secondary change with a restart only"
             );
         }
         let before = std::mem::replace(&mut self.config, config);
@@ -447,13 +452,15 @@ impl<'s> Core<'s> {
 /// What only a restart changes, as text to compare. None of it is secret.
 fn fixed(config: &Config) -> String {
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         config.ports,
         config.workers,
         config.management,
         config.eal,
         config.flows.capacity,
         config.state,
-        config.telemetry
+        config.telemetry,
+        config.primary,
+        config.secondary
     )
 }

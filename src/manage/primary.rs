@@ -37,9 +37,15 @@ pub fn run_primary(path: &Path) -> Result<(), PrimaryRunError> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(PrimaryRunError::Signals)?;
-    let service = Service::start(Some(&file.primary), None)?;
+    let prometheus = file.telemetry.prometheus.map(|address| address.get());
+    let service = Service::start(Some(&file.primary), prometheus, None)?;
     tracing::info!(pairings = file.primary.pairings.len(), "running");
     while !signals.is_stopped() {
+        if signals.is_reload_wanted() {
+            tracing::warn!(
+                "SIGHUP changes nothing here: new certificates are read by themselves, `pdmgate lists` changes lists, and all else takes a restart, which traffic does not notice"
+            );
+        }
         std::thread::sleep(TICK);
     }
     tracing::info!("stopping");

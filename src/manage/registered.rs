@@ -87,14 +87,12 @@ impl Registered {
         for error in &snapshot.refused {
             tracing::error!(set = serial, "not put in force: {error}");
         }
-        // Who is told that this appliance holds what was refused would seal under what it cannot open.
-        if snapshot.refused.is_empty() {
-            self.untold = Some(Untold {
-                serial,
-                since: Instant::now(),
-            });
-            self.looked_at = None;
-        }
+        // What was refused is told of too: it would hold up the Primary, and with it all others, for good.
+        self.untold = Some(Untold {
+            serial,
+            since: Instant::now(),
+        });
+        self.looked_at = None;
     }
 
     /// Tells the agent of the set in force, of which every worker's snapshot now is.

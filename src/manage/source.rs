@@ -3,6 +3,7 @@
 use crate::dataplane::{Shared, View};
 use crate::flow::Entry;
 use crate::flow::entry::SummaryValues;
+use crate::registration::primary::Primary;
 use crate::telemetry::records::{FlowDelays, Generations, protocol_name};
 use crate::telemetry::server::Source;
 use crate::telemetry::{FlowQuery, FlowRecord, Gauges, Stats};
@@ -17,6 +18,8 @@ pub(super) struct Appliance {
     pub shared: Arc<Shared>,
     /// Kept by the management core.
     pub gauges: Arc<Mutex<Gauges>>,
+    /// The Primary in the same process, which has numbers too.
+    pub primary: Option<Arc<Primary>>,
     /// The servers' reader is one: answers are made one at a time.
     pub turn: Mutex<()>,
 }
@@ -65,7 +68,9 @@ impl Source for Appliance {
     }
 
     fn metrics(&self) -> String {
-        self.shared.telemetry.metrics(self.gauges())
+        let mut text = self.shared.telemetry.metrics(self.gauges());
+        text.extend(self.primary.as_ref().map(|primary| primary.metrics()));
+        text
     }
 }
 

@@ -89,7 +89,7 @@ impl AgentEnd {
     }
 
     /// The serial of the newest set that every worker sees; 0 before the first. A set that was replaced before the core saw it is never
-    /// told, and one of which a grant had to be refused is not either: the log of the core says why.
+    /// told. One of which a grant had to be refused is, since waiting would not help; the core's log says why it was.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -18,11 +18,12 @@ use tokio::{
 
 use super::{
     backoff::Backoff,
+    certificate::Certificate,
     frame::{FrameError, Reader, Writer},
     link::{AgentEnd, Want},
     message::{Ack, Message, NewGenerations, Ping, Poll, PollKey, Pong, Reason, Register, VERSION},
     primary::Primary,
-    tls::{self, Identity},
+    tls,
 };
 use crate::{
     config::Prefix,
@@ -59,7 +60,7 @@ pub enum Via {
         /// The name in the Primary's certificate.
         name: String,
         /// Our certificate.
-        identity: Box<Identity>,
+        certificate: Box<Certificate>,
     },
 }
 
@@ -127,12 +128,12 @@ impl Agent {
                 Via::Remote {
                     addresses,
                     name,
-                    identity,
+                    certificate,
                 } => {
                     let address = addresses.get(turn % addresses.len().max(1));
                     turn += 1;
                     match address {
-                        Some(address) => self.remote(address, name, identity).await,
+                        Some(address) => self.remote(address, name, certificate).await,
                         None => return,
                     }
                 }
@@ -163,7 +164,11 @@ impl Agent {
         }
     }
 
-    async fn remote(&mut self, address: &str, name: &str, identity: &Identity) -> End {
+    async fn remote(&mut self, address: &str, name: &str, certificate: &Certificate) -> End {
+        let identity = certificate.current();
+        for warning in identity.warnings(SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
         let opened = timeout(CONNECT, async {
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|error| format!("{address}: {error}"))?;

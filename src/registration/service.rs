@@ -1,15 +1,16 @@
 //! Runs a Primary, a Secondary's agent, or both, in a thread of their own, which inherits the affinity of whoever starts it.
 
-use std::{io, thread::JoinHandle, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
+    certificate::Certificate,
     link::AgentEnd,
     primary::{Primary, PrimaryError},
     secondary::{Agent, Via},
-    tls::{Identity, TlsError},
+    tls::TlsError,
 };
 use crate::config::{self, SecondaryVia};
 
@@ -37,19 +38,26 @@ pub enum ServiceError {
 }
 
 /// The running thread. Dropping it stops it.
-#[derive(Debug)]
 pub struct Service {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+    primary: Option<Arc<Primary>>,
 }
 
 impl Service {
-    /// Opens everything, then starts the thread.
+    /// The Primary, if there is one.
+    #[must_use]
+    pub fn primary(&self) -> Option<Arc<Primary>> {
+        self.primary.clone()
+    }
+
+    /// Opens everything, then starts the thread. `prometheus` is where a Primary alone tells its numbers.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing runs then.
     pub fn start(
         primary: Option<&config::Primary>,
+        prometheus: Option<SocketAddr>,
         secondary: Option<(&config::Secondary, AgentEnd)>,
     ) -> Result<Self, ServiceError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -57,7 +65,7 @@ impl Service {
             .build()
             .map_err(ServiceError::Thread)?;
         let opened = match primary {
-            Some(config) => Some(runtime.block_on(Primary::open(config))?),
+            Some(config) => Some(runtime.block_on(Primary::open(config, prometheus))?),
             None => None,
         };
         let agent = match secondary {
@@ -67,7 +75,7 @@ impl Service {
                     SecondaryVia::Embedded { name } => Via::Embedded {
                         primary: opened
                             .as_ref()
-                            .map(|opened| std::sync::Arc::clone(&opened.primary))
+                            .map(|opened| Arc::clone(&opened.primary))
                             .ok_or(ServiceError::NoPrimary)?,
                         name: name.as_str().to_owned(),
                     },
@@ -78,12 +86,13 @@ impl Service {
                     } => Via::Remote {
                         addresses: addresses.iter().map(ToString::to_string).collect(),
                         name: primary_name.as_str().to_owned(),
-                        identity: Box::new(Identity::load(tls)?),
+                        certificate: Box::new(Certificate::load(tls)?),
                     },
                 };
                 Some((Agent::new(config.entries.clone(), end)?, via))
             }
         };
+        let running = opened.as_ref().map(|opened| Arc::clone(&opened.primary));
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new()
             .name("registration".to_owned())
@@ -108,6 +117,7 @@ impl Service {
         Ok(Self {
             stop,
             thread: Some(thread),
+            primary: running,
         })
     }
 }

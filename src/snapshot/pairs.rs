@@ -1,7 +1,7 @@
 //! Secrets of pairs on demand: from a worker's note to what the management core has to do about it.
 
 use super::{
-    Awaited, PairId, Snapshot, State,
+    Awaited, GrantError, PairId, Snapshot, State,
     grant::Material,
     granted::{Granted, Presence},
 };
@@ -92,9 +92,14 @@ impl Snapshot {
         }
     }
 
-    /// Whether an own generation of a registered pairing may not be sealed with in this era, so that a new one is needed.
+    /// Whether an own generation of a registered pairing may not be sealed with in this era, or is lower than one before, so that a new one
+    /// is needed.
     #[must_use]
     pub fn needs_generations(&self) -> bool {
+        let went_down = |error: &GrantError| matches!(error, GrantError::GenerationWentDown { .. });
+        if self.refused.iter().any(went_down) {
+            return true;
+        }
         let mut granted = self.pairings.iter().filter_map(|p| p.granted.as_ref());
         granted.any(Granted::needs_generations)
     }

@@ -19,7 +19,12 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +210,32 @@ pub struct State {
     pub(super) ledger: Ledger,
 }
 
+/// Gives server entries that hold each other one own generation, the highest of theirs, once one of them has come or gone.
+///
+/// Servers of one group have the same secrets (protocol section 3), so a flow of a host keeps its secret when lists change and the host
+/// is in the other entry. Its generation must not be one that the flow has had in the entry before.
+fn level(entries: &mut BTreeMap<EntryKey, Remembered>, stays: impl Fn(&EntryKey) -> bool) {
+    let mut servers: Vec<_> = entries
+        .iter_mut()
+        .filter(|(entry, _)| entry.role == Role::Server)
+        .collect();
+    // Ascending by first address, so whatever a prefix holds follows it.
+    let mut rest = servers.as_mut_slice();
+    while let Some((widest, _)) = rest.first() {
+        let last = widest.prefix.last();
+        let held = rest.partition_point(|(entry, _)| entry.prefix.first() <= last);
+        let (together, others) = rest.split_at_mut(held.max(1));
+        rest = others;
+        if together.iter().all(|(entry, _)| stays(entry)) {
+            continue;
+        }
+        let highest = together.iter().map(|(_, remembered)| remembered.own).max();
+        for (_, remembered) in together {
+            remembered.own = remembered.own.max(highest.unwrap_or(0));
+        }
+    }
+}
+
 impl State {
     /// Opens the file, which is made on the first raise if there is none, and keeps other processes away from it.
     ///
@@ -255,13 +286,15 @@ impl State {
     }
 
     /// Gives each claimed pairing own generations that were never used under its secrets: the configured ones the first time, later
-    /// each one more than before, or the configured one if that is higher. When this returns, they are on the disk.
+    /// each one more than before, or the configured one if that is higher; server entries that hold each other have the same
+    /// once their list has changed. When this returns, they are on the disk.
     ///
     /// # Errors
     /// [`StateError`]; then nothing has changed, and nothing may be sent under a raised generation.
     pub fn raise(&mut self, claims: &[Claim]) -> Result<(), StateError> {
         self.change(|contents| {
             for claim in claims {
+                let is_new = !contents.pairings.contains_key(&claim.fingerprint);
                 let record = contents
                     .pairings
                     .entry(claim.fingerprint)
@@ -284,7 +317,11 @@ impl State {
                         }
                     })?;
                 }
+                let mut came = BTreeSet::new();
                 for (entry, configured) in &claim.entries {
+                    if !is_new && !record.entries.contains_key(entry) {
+                        came.insert(*entry);
+                    }
                     let remembered = record.entries.entry(*entry).or_insert(Remembered {
                         own: *configured,
                         peer: None,
@@ -292,6 +329,9 @@ impl State {
                     });
                     remembered.own = remembered.own.max(*configured);
                 }
+                let listed: BTreeSet<EntryKey> = claim.entries.iter().map(|e| e.0).collect();
+                let stays = |entry: &EntryKey| listed.contains(entry) && !came.contains(entry);
+                level(&mut record.entries, stays);
                 record.name.clone_from(&claim.name);
                 record.used = true;
             }

@@ -60,6 +60,11 @@ pub fn render(
         pairings,
         gauges,
     };
+    exposition(reading)
+}
+
+/// The exposition of what one collector tells, every name behind `pdmgate_`.
+pub(crate) fn exposition(reading: impl Collector) -> String {
     let mut exposition = Exposition::with_prefix("pdmgate");
     exposition.register_collector(Box::new(reading));
     let mut text = String::new();
@@ -76,7 +81,8 @@ struct Reading {
     gauges: Gauges,
 }
 
-type Labels<'a> = Vec<(&'static str, &'a str)>;
+/// Names and values.
+pub(crate) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -209,7 +215,7 @@ impl Reading {
     }
 }
 
-fn counters<'a>(
+pub(crate) fn counters<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -222,7 +228,7 @@ fn counters<'a>(
     Ok(())
 }
 
-fn gauges<'a>(
+pub(crate) fn gauges<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

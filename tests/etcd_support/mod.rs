@@ -1,8 +1,6 @@
-//! An etcd cluster of a test: its own folder, free ports, and gone with the test.
+//! An etcd cluster of a test: its own folder, free ports, and gone with the test. The test names `common/process.rs` as `process`.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-#[path = "../common/process.rs"]
-mod process;
 pub mod proxy;
 
 use std::{
@@ -13,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use process::Process;
+use crate::process::Process;
 use tempfile::TempDir;
 
 /// How long a cluster may take to start.

@@ -173,9 +173,7 @@ impl<'s> Gate<'s> {
             .quiescence
             .reader(self.shared.management_reader())
             .unwrap();
-        let pin = reader.pin();
-        self.ageing.step(&pin, now, HZ, 1_024);
-        drop(pin);
+        self.ageing.step(&reader.pin(), now, HZ, 1_024);
         drop(reader);
         self.publisher.collect(&self.shared.quiescence)
     }

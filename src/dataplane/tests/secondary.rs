@@ -146,13 +146,16 @@ impl Secondary {
     }
 }
 
+/// A PRK, counted from the first, and the client's entry.
+type SecretName = (usize, &'static str);
+
 /// Opens what was on the wire with the Primary's PRKs, apart from any snapshot, and remembers every (key, nonce).
 pub struct Witness {
     used: HashSet<([u8; 32], u16)>,
     /// By PRK, counted from the first, and client's entry.
-    secrets: HashMap<(usize, &'static str), SharedSecret>,
+    secrets: HashMap<SecretName, SharedSecret>,
     /// Per direction of a flow: the PRK, counted from the first, with the client's entry; both generations, Kri.
-    last: HashMap<FiveTuple, ((usize, &'static str), u32, u32, u32)>,
+    last: HashMap<FiveTuple, (SecretName, u32, u32, u32)>,
     pub sealed: u64,
     /// What the client's entry may be.
     pub clients: Vec<&'static str>,

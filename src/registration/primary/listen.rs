@@ -49,12 +49,10 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, PrimaryError> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = bound().map_err(|source| PrimaryError::Listen {
+    bound().map_err(|source| PrimaryError::Listen {
         address: address.to_string(),
         source,
-    })?;
-    tracing::info!(%address, "registration listens");
-    Ok(listener)
+    })
 }
 
 /// Accepts connections for ever.
@@ -121,7 +119,12 @@ struct Opened {
 async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, String)> {
     let failed = |error: tls::PeerError| (Closed::Handshake, error.to_string());
     let _ = stream.set_nodelay(true);
-    let stream = primary.identity.accept(stream).await.map_err(failed)?;
+    let stream = primary
+        .certificate
+        .current()
+        .accept(stream)
+        .await
+        .map_err(failed)?;
     let names = tls::peer_names(&stream).map_err(failed)?;
     let expires = tls::peer_expires(&stream).map_err(failed)?;
     let (reader, writer) = tokio::io::split(stream);
@@ -219,7 +222,7 @@ pub(in crate::registration) async fn until(end: SystemTime) {
 /// Warns before our own certificate ends.
 pub(super) async fn watch_certificate(primary: Arc<Primary>) {
     loop {
-        for warning in primary.identity.warnings(SystemTime::now()) {
+        for warning in primary.certificate.current().warnings(SystemTime::now()) {
             tracing::warn!("{warning}");
         }
         sleep(Duration::from_secs(3_600)).await;

@@ -6,6 +6,7 @@
 //! listen      accepts connections, and keeps half-open ones in bounds      peer        a connection between two Primaries
 //! secondary   a connection of a Secondary                                  analyzer    a connection of an analyzer
 //! operate     operators' commands, over a local socket                     keylog      what `pdmgate decode` needs afterwards
+//! registrations, metrics   what operators and Prometheus are told
 //! ```
 //!
 //! Everything that must outlive the process is in the store; every connection works on it by [`Primary::update`], so connections and
@@ -17,6 +18,7 @@ mod codec;
 mod counters;
 mod keylog;
 mod listen;
+mod metrics;
 mod mirror;
 mod negotiate;
 mod operate;
@@ -30,6 +32,7 @@ mod steward;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -48,10 +51,11 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
+    certificate::Certificate,
     frame::{Reader, Writer},
     message::Message,
     store::{Store, StoreConfig, StoreError},
-    tls::{Identity, TlsError},
+    tls::TlsError,
 };
 use crate::{config, snapshot::Role};
 use barrier::Barrier;
@@ -104,7 +108,7 @@ pub enum PrimaryError {
 
 /// A running Primary.
 pub struct Primary {
-    identity: Identity,
+    certificate: Certificate,
     store: Store,
     pairings: Vec<Pairing>,
     secondaries: HashMap<String, Vec<config::Prefix>>,
@@ -120,6 +124,7 @@ pub struct Primary {
 /// What a Primary opens before it runs.
 struct Doors {
     listeners: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
     operators: Option<operate::Socket>,
 }
 
@@ -131,12 +136,15 @@ pub struct Opened {
 }
 
 impl Primary {
-    /// Opens store, certificates and sockets.
+    /// Opens store, certificates and sockets. `prometheus` is for a Primary alone: an appliance tells by its own endpoint.
     ///
     /// # Errors
     /// [`PrimaryError`].
-    pub async fn open(config: &config::Primary) -> Result<Opened, PrimaryError> {
-        let identity = Identity::load(&config.tls())?;
+    pub async fn open(
+        config: &config::Primary,
+        prometheus: Option<SocketAddr>,
+    ) -> Result<Opened, PrimaryError> {
+        let certificate = Certificate::load(&config.tls())?;
         let store_config = pairing::store(config);
         if let StoreConfig::Etcd(etcd) = &store_config
             && let Some(warning) = etcd.warning()
@@ -147,7 +155,7 @@ impl Primary {
         let pairings: Vec<Pairing> = config.pairings.iter().map(Pairing::new).collect();
         let keylog = config.keylog.as_deref().map(keylog::Keylog::open);
         let primary = Arc::new(Self {
-            identity,
+            certificate,
             mirror: Mirror::new(),
             barrier: Barrier::new(pairings.len()),
             counters: Counters::default(),
@@ -163,12 +171,18 @@ impl Primary {
         let mut listeners = Vec::new();
         for address in config.listen.iter() {
             listeners.push(listen::bind(address.get())?);
+            tracing::info!(address = %address.get(), "registration listens");
         }
+        let metrics = match prometheus {
+            Some(address) => Some(listen::bind(address)?),
+            None => None,
+        };
         let operators = operate::Socket::bind(config.socket.as_deref())?;
         Ok(Opened {
             primary,
             doors: Doors {
                 listeners,
+                metrics,
                 operators,
             },
         })
@@ -189,6 +203,9 @@ impl Opened {
             tasks.spawn(steward::keep(Arc::clone(&primary), at));
             tasks.spawn(peer::connect(Arc::clone(&primary), at));
         }
+        if let Some(listener) = doors.metrics {
+            tasks.spawn(metrics::serve(Arc::clone(&primary), listener));
+        }
         if let Some(operators) = doors.operators {
             tasks.spawn(operators.serve(Arc::clone(&primary)));
         }
@@ -201,6 +218,12 @@ impl Opened {
 }
 
 impl Primary {
+    /// The numbers as they stand, in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        metrics::render(self)
+    }
+
     /// Serves the Secondary of the same process over `stream`, which nobody else can reach.
     pub fn embed(
         self: &Arc<Self>,

@@ -150,7 +150,8 @@ async fn attempt(
             .await
             .map_err(|e| e.to_string())?;
         let _ = stream.set_nodelay(true);
-        let stream = primary.identity.connect(stream, &pairing.peer).await;
+        let certificate = primary.certificate.current();
+        let stream = certificate.connect(stream, &pairing.peer).await;
         stream.map_err(|error| error.to_string())
     });
     let stream = opened
@@ -170,7 +171,7 @@ async fn attempt(
     if since.elapsed() > SILENT {
         backoff.reset();
     }
-    report(primary, &[pairing.peer.clone()], end)
+    report(primary, std::slice::from_ref(&pairing.peer), end)
 }
 
 /// Serves a peer that connected; `first` is its first message.

@@ -123,7 +123,7 @@ impl Registrations {
         Self {
             replica: primary.store.replica().to_owned(),
             leads: *primary.store.leads().borrow(),
-            certificate_expires: unix(primary.identity.expires()),
+            certificate_expires: unix(primary.certificate.current().expires()),
             closed: closed
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),

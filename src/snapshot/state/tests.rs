@@ -267,3 +267,43 @@ fn the_last_generation_is_the_end() {
     );
     assert_eq!(own(&state, "::/0"), u32::MAX);
 }
+
+/// Raises these entries; then what each has.
+fn raised(state: &mut State, entries: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    let entries = entries
+        .iter()
+        .map(|(entry, own)| (entry.parse().expect("an entry"), *own));
+    let claim = Claim {
+        entries: entries.collect(),
+        ..claim(&[])
+    };
+    state.raise(&[claim]).expect("raised");
+    let record = state.record(&PRK).expect("a record");
+    let entries = record.entries.iter();
+    entries.map(|(e, r)| (e.to_string(), r.own)).collect()
+}
+
+#[test]
+fn server_entries_that_hold_each_other_never_have_each_others_generations() {
+    let (wide, narrow, client) = ("server ::/0", "server ::1/128", "client ::1/128");
+    let mut state = State::in_memory();
+    for own in 3..9 {
+        assert_eq!(raised(&mut state, &[(wide, 3)])[wide], own);
+    }
+    // One that comes begins where the other is, not where that has been; a client's has secrets of its own.
+    for own in [9, 10] {
+        let all = raised(&mut state, &[(wide, 3), (narrow, 1), (client, 1)]);
+        assert_eq!([all[wide], all[narrow], all[client]], [own, own, own - 8]);
+    }
+    // One that goes leaves its generations to none.
+    let mut state = State::in_memory();
+    let both = [(wide, 3), (narrow, 7)];
+    let own = |all: BTreeMap<String, u32>| [all[wide], all[narrow]];
+    assert_eq!(
+        own(raised(&mut state, &both)),
+        [3, 7],
+        "the peer counts on it"
+    );
+    assert_eq!(own(raised(&mut state, &both)), [4, 8]);
+    assert_eq!(own(raised(&mut state, &[(wide, 3)])), [9, 9]);
+}
