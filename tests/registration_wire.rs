@@ -85,7 +85,9 @@ fn sealing(primary: &Primary, pairing: &str, prk: &Prk) -> bool {
 
 fn assert_same_secret(primary: &Primary, pairing: &str, prk: &Prk) {
     let prk = hex::encode(&prk.bytes);
-    eventually("it is in the keylog", || primary.keylog(pairing).last() == Some(&prk));
+    eventually("it is in the keylog", || {
+        primary.keylog(pairing).last() == Some(&prk)
+    });
     assert!(!primary.log().contains(&prk), "a secret is in the log");
 }
 
