@@ -486,10 +486,11 @@ async fn tls_proves_both_sides() {
     let authority = Authority::new();
     let cluster = Cluster::start_tls(|folder| {
         let files = authority.issue(folder, "server");
+        let (certificate, key) = files.identity.unwrap();
         etcd_support::Tls {
             authorities: files.authorities,
-            certificate: files.certificate,
-            key: files.key,
+            certificate,
+            key,
         }
     });
     let endpoints = cluster.endpoints("https");
@@ -550,8 +551,10 @@ impl Authority {
         };
         EtcdTls {
             authorities: write("authorities", self.pem.clone()),
-            certificate: write("certificate", certificate.pem()),
-            key: write("key", key.serialize_pem()),
+            identity: Some((
+                write("certificate", certificate.pem()),
+                write("key", key.serialize_pem()),
+            )),
         }
     }
 }

@@ -73,8 +73,6 @@ impl Registered {
         };
         self.grants = grants;
         self.taken = Some(serial);
-        self.untold = None;
-        self.asked.clear();
         true
     }
 
@@ -88,9 +86,11 @@ impl Registered {
             tracing::error!(set = serial, "not put in force: {error}");
         }
         // What was refused is told of too: it would hold up the Primary, and with it all others, for good.
+        // A set of keys that were asked for replaces one that still waits for others: the time runs on.
+        let since = self.untold.take().map(|untold| untold.since);
         self.untold = Some(Untold {
             serial,
-            since: Instant::now(),
+            since: since.unwrap_or_else(Instant::now),
         });
         self.looked_at = None;
     }

@@ -56,10 +56,9 @@ pub struct EtcdConfig {
 pub struct EtcdTls {
     /// Who may sign the members' certificates.
     pub authorities: PathBuf,
-    /// Our certificate, with its chain.
-    pub certificate: PathBuf,
-    /// Its private key. Nobody but the owner may read the file.
-    pub key: PathBuf,
+    /// Our certificate with its chain, and its private key, which nobody but the owner may read; `None` where an account's password is
+    /// enough.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// An account of etcd.

@@ -5,6 +5,7 @@ use super::gate::{Gate, PDMGATE};
 use super::lab::{Lab, Side};
 use super::process::{Ended, Process, run};
 use serde_json::Value;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -242,6 +243,18 @@ pub fn registrations(lab: &Lab, side: Side) -> Value {
     operate(lab, side, &["registrations", "--json"])
         .success()
         .json()
+}
+
+/// The lowest and the highest generation that a Secondary of either side has.
+pub fn generations(lab: &Lab) -> RangeInclusive<u32> {
+    let status = [Side::A, Side::B].map(|side| registrations(lab, side));
+    let all = status.iter().flat_map(|status| {
+        let secondaries = status["pairings"][0]["own"][0]["secondaries"].as_array();
+        let given = secondaries.into_iter().flatten();
+        given.filter_map(|secondary| secondary["generation"].as_u64())
+    });
+    let all: Vec<u32> = all.map(|generation| generation as u32).collect();
+    *all.iter().min().unwrap()..=*all.iter().max().unwrap()
 }
 
 /// Waits until both sides seal under one secret that both hold, and every entry has a Secondary that sends.

@@ -5,6 +5,7 @@ use super::oracle::{KeyId, Oracle};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Indices that are looked through per pair of generations.
@@ -14,8 +15,8 @@ const KRIS: u32 = 24;
 pub struct Witness {
     /// By the keylog's lines, oldest first.
     secrets: Vec<Oracle>,
-    /// The highest generation that either end may have.
-    generations: u32,
+    /// The generations that either end may have.
+    generations: RangeInclusive<u32>,
     /// Where each flow was seen last: secret and key.
     last: HashMap<Tuple, (usize, KeyId)>,
     /// The newest generation of each sender.
@@ -25,7 +26,7 @@ pub struct Witness {
 
 impl Witness {
     /// One that knows the secrets of a keylog.
-    pub fn new(keylog: &Path, generations: u32) -> Self {
+    pub fn new(keylog: &Path, generations: RangeInclusive<u32>) -> Self {
         let text = std::fs::read_to_string(keylog).unwrap();
         let mut seen = BTreeSet::new();
         let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
@@ -63,15 +64,16 @@ impl Witness {
                 }
             }
         }
-        let newest = |who| self.newest.get(&who).copied().unwrap_or(1);
+        let (first, last) = (*self.generations.start(), *self.generations.end());
+        let newest = |who| self.newest.get(&who).copied().unwrap_or(first);
         // From the newest known generations on, then what is older; the newest secrets first.
-        let order = |from: u32, last: u32| (from..=last).chain((1..from).rev()).collect::<Vec<_>>();
-        let senders = order(newest(tuple.0), self.generations);
-        let receivers = order(newest(tuple.1), self.generations);
+        let order = |from: u32| (from..=last).chain((first..from).rev()).collect::<Vec<_>>();
+        let senders = order(newest(tuple.0));
+        let receivers = order(newest(tuple.1));
         let from = self.last.get(&tuple).map_or(0, |(secret, _)| *secret);
         let secrets = (from..self.secrets.len()).chain((0..from).rev());
         for secret in secrets.collect::<Vec<_>>() {
-            for distance in 0..2 * self.generations as usize {
+            for distance in 0..2 * senders.len() {
                 for s in 0..=distance {
                     let (Some(s), Some(d)) = (senders.get(s), receivers.get(distance - s)) else {
                         continue;

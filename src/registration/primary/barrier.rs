@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 /// How long a Secondary may take to acknowledge before the others no longer wait for it.
-const LAG: Duration = Duration::from_secs(3);
+const LAG: Duration = Duration::from_secs(8);
 
 /// One replica's Secondaries.
 pub(super) struct Barrier {
@@ -72,6 +72,12 @@ impl Barrier {
                 holder.waits = (sent > version).then(|| (sent, Instant::now()));
             }
         });
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// A connection has nothing of a pairing any more.
+    pub fn leave(&self, pairing: usize, connection: u64) {
+        self.with(pairing, |holders| holders.remove(&connection));
         self.changes.send_modify(|changes| *changes += 1);
     }
 

@@ -251,12 +251,11 @@ impl Primary {
     /// Brings the records up to the configuration, and makes those that are not there.
     async fn configure(&self) -> Result<(), PrimaryError> {
         for pairing in &self.pairings {
-            let me = self.store.replica().to_owned();
             self.update(pairing, |record| {
                 record.configure(&pairing.entries);
-                // An embedded store is this process' alone: nobody else has connections.
+                // An embedded store is this process' alone, and nobody is connected to it yet.
                 if matches!(self.store, Store::Embedded(_)) {
-                    record.away(now(), |given| given.via != me);
+                    record.away(now(), |_| true);
                 }
             })
             .await?;

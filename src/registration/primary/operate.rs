@@ -188,6 +188,7 @@ async fn revoke_secondary(primary: &Primary, name: &str, undo: bool) -> Answer {
     if !known && !primary.secondaries.contains_key(name) {
         return Err(unknown("Secondary", name));
     }
+    let allowed = primary.allowed(name);
     let mut renewed = 0;
     for pairing in &primary.pairings {
         let knew = update(primary, pairing, |record| {
@@ -196,7 +197,7 @@ async fn revoke_secondary(primary: &Primary, name: &str, undo: bool) -> Answer {
                 return false;
             }
             record.revoked_secondaries.insert(name.to_owned());
-            record.revoke_secondary(name)
+            record.revoke_secondary(name, &allowed)
         });
         renewed += u32::from(knew.await?);
     }

@@ -116,8 +116,7 @@ pub(super) fn store(config: &config::Primary) -> StoreConfig {
             let file = |path: &Option<config::At<PathBuf>>| path.as_deref().cloned();
             let tls = file(&etcd.authorities).map(|authorities| EtcdTls {
                 authorities,
-                certificate: file(&etcd.certificate).unwrap_or_default(),
-                key: file(&etcd.key).unwrap_or_default(),
+                identity: file(&etcd.certificate).zip(file(&etcd.key)),
             });
             let user = etcd.user.as_deref().map(|name| EtcdUser {
                 name: name.clone(),
@@ -134,7 +133,9 @@ pub(super) fn store(config: &config::Primary) -> StoreConfig {
                 prefix: etcd.prefix.as_str().to_owned(),
                 tls,
                 user,
-                lease: etcd.lease.get(),
+                // etcd counts whole seconds.
+                lease: Duration::from_secs(etcd.lease.get().as_millis().div_ceil(1_000) as u64)
+                    .max(EtcdConfig::MIN_LEASE),
             })
         }
     }

@@ -61,6 +61,9 @@ const UNANSWERED: usize = 16;
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// Least time between two negotiations that this end begins.
 const BETWEEN: Duration = Duration::from_millis(200);
+/// Bytes of a peer's list, as it stands in a share, at most: a share has room for several. An entry takes [`LISTED`] and its texts.
+const MAX_LIST: usize = 384 << 10;
+const LISTED: usize = 40;
 /// How long a new secret may take to come into use before another one is tried.
 const STUCK: u64 = 20;
 
@@ -382,8 +385,9 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         let Some(newest) = record.masters.first() else {
             return self.is_client();
         };
-        // One at a time: what was agreed on last has to come into use first.
-        if !newest.sealing && now() < newest.since + STUCK {
+        // One at a time: what was agreed on last has to come into use first, also at the other end, which takes another moment.
+        let settled = if newest.sealing { 1 } else { STUCK };
+        if now() < newest.since + settled {
             return false;
         }
         if record.renewal.is_some() {
@@ -562,6 +566,13 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         if !self.is_client() && entries.iter().any(|listed| !listed.group.is_empty()) {
             let why = "clients have no groups".to_owned();
             return Err(End::Closed(Closed::Malformed, why));
+        }
+        let size = |listed: &crate::snapshot::grant::Listed| {
+            LISTED + listed.group.len() + 5 * listed.generations.len()
+        };
+        if entries.iter().map(size).sum::<usize>() > MAX_LIST {
+            let why = format!("its list takes more than {MAX_LIST} bytes");
+            return Err(End::Closed(Closed::TooMany, why));
         }
         Ok(())
     }

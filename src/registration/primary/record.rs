@@ -10,7 +10,9 @@
 //! [`PairingRecord::advance`]; it looks at versions only, so it may run anywhere and any number of times.
 //!
 //! What breaks if a generation is given before it is on the disk: after a crash it is given again, and two Secondaries seal under the same
-//! keys. Hence numbers come from [`PairingRecord::highest`], which only goes up and outlives the entry.
+//! keys. Hence numbers come from [`PairingRecord::highest`], which only goes up and outlives the entry. They are given once in the whole
+//! pairing, not only in an entry: where one server entry lies within another of the same group, a host's keys may depend on either, and
+//! nothing but the generation tells the two apart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +32,8 @@ use crate::{
 pub const FORMAT: u32 = 1;
 /// Live generations of one entry, at most: what a list may carry.
 pub const MAX_GENERATIONS: usize = 64;
+/// Live generations of one Secondary at one entry, at most: whoever asks without end takes no places of others.
+const MAX_OF_ONE: usize = 4;
 /// Seconds that a secret, after a newer one took over, still opens what is under way.
 const LINGER: u64 = 60;
 /// The same for a secret that somebody knows who must not any more.
@@ -187,6 +191,9 @@ pub enum NoGeneration {
     /// The entry is not in the list.
     #[error("the entry is in no list")]
     NoEntry,
+    /// The Secondary is revoked.
+    #[error("the Secondary is revoked")]
+    Revoked,
     /// The entry has as many Secondaries as a list can carry.
     #[error("the entry has {MAX_GENERATIONS} live generations already")]
     Full,
@@ -276,6 +283,9 @@ impl PairingRecord {
         let version = self.version + 1;
         let own = self.own.iter_mut().find(|own| own.prefix == prefix);
         let own = own.ok_or(NoGeneration::NoEntry)?;
+        if self.revoked_secondaries.contains(secondary) {
+            return Err(NoGeneration::Revoked);
+        }
         let mut last = None;
         for given in own.given.iter_mut().filter(|g| g.is_of(who)) {
             given.away = None;
@@ -289,8 +299,9 @@ impl PairingRecord {
             .given
             .iter()
             .any(|given| given.is_of(who) && !given.sending);
+        let has_many = own.given.iter().filter(|g| g.is_of(who)).count() >= MAX_OF_ONE;
         if let Some(number) = last
-            && (!anew || on_its_way)
+            && (!anew || on_its_way || has_many)
         {
             return Ok(number);
         }
@@ -303,9 +314,11 @@ impl PairingRecord {
         if own.given.len() >= MAX_GENERATIONS - 1 {
             return Err(NoGeneration::Full);
         }
-        let highest = self.highest.entry(prefix).or_insert(0);
-        let number = highest.checked_add(1).ok_or(NoGeneration::Exhausted)?;
-        *highest = number;
+        // A store that was lost begins above what peers may still know of the one before.
+        let before = self.highest.values().copied().max();
+        let before = before.unwrap_or_else(|| u32::try_from(now).unwrap_or(0).saturating_sub(1));
+        let number = before.checked_add(1).ok_or(NoGeneration::Exhausted)?;
+        self.highest.insert(prefix, number);
         own.given.push(Given {
             number,
             instance,
@@ -330,19 +343,22 @@ impl PairingRecord {
         }
     }
 
-    /// Takes all generations of a Secondary off the lists, and has the secrets that it knew replaced. Whether it had any.
-    pub fn revoke_secondary(&mut self, secondary: &str) -> bool {
+    /// Takes all generations of a Secondary off the lists, and has the secrets replaced that it may have known: that of every entry it was
+    /// allowed, also if it has no place there now. Whether there were any.
+    pub fn revoke_secondary(&mut self, secondary: &str, allowed: &[Prefix]) -> bool {
         let mut had = false;
         for own in &mut self.own {
             had |= own.drop_if(|given| given.secondary == secondary);
         }
         if had {
             self.own_serial += 1;
-            if !self.masters.is_empty() {
-                self.renewal = Some(Renewal::Compromised);
-            }
         }
-        had
+        let given = |entry: &Prefix| self.highest.contains_key(entry);
+        let knew = (had || allowed.iter().any(given)) && !self.masters.is_empty();
+        if knew {
+            self.renewal = Some(Renewal::Compromised);
+        }
+        knew
     }
 
     /// Ends the pairing: its secrets and the peer's list are gone at once.
@@ -354,6 +370,9 @@ impl PairingRecord {
 
     /// Takes in a master secret that was just agreed on, and the peer's list that came with it.
     pub fn add_master(&mut self, mut master: MasterRecord, peer: Vec<Listed>, now: u64) {
+        if self.revoked {
+            return;
+        }
         master.version = self.version + 1;
         self.peer = peer;
         if self.masters.iter().any(|known| known.id == master.id) {

@@ -22,9 +22,10 @@ use super::{
 use crate::{
     config::Prefix,
     registration::{
-        frame::{Reader, Received, Writer},
+        frame::{FrameError, Reader, Received, Writer},
         message::{Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION},
     },
+    snapshot::Grant,
 };
 
 /// How long a Secondary may be silent before it is asked whether it is there, and before it is taken for gone.
@@ -165,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             let registered = self.primary.update(pairing, |record| {
                 for entry in &self.entries {
                     match record.register(*entry, &who, anew, now()) {
-                        Ok(_) | Err(NoGeneration::NoEntry) => {}
+                        Ok(_) | Err(NoGeneration::NoEntry | NoGeneration::Revoked) => {}
                         Err(error) => return Err((*entry, error)),
                     }
                 }
@@ -241,6 +242,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                 records.push((at, pairing, record));
             }
         }
+        for at in self.given.keys() {
+            if !now_given.contains_key(at) {
+                self.primary.barrier.leave(*at, self.connection);
+            }
+        }
         if self.sent > 0 && now_given == self.given {
             return Ok(());
         }
@@ -265,13 +271,33 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             now_given.iter().map(|(at, v)| (*at, *v)).collect(),
         );
         self.given = now_given;
-        let share = Share {
+        let mut share = Share {
             serial: self.sent,
             grants,
         };
-        {
-            self.writer.send(&Message::Share(share)).await?;
-            Ok(())
+        loop {
+            let message = Message::Share(share);
+            match self.writer.send(&message).await {
+                Ok(_) => return Ok(()),
+                Err(FrameError::Length { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Message::Share(too_long) = message else {
+                return Ok(());
+            };
+            share = too_long;
+            // One pairing's lists must not cost the others theirs.
+            let size = |grant: &Grant| grant.clients.len() + grant.servers.len();
+            let places = (0..share.grants.len()).zip(&share.grants);
+            let Some((at, _)) = places.max_by_key(|(_, grant)| size(grant)) else {
+                return Ok(());
+            };
+            let left_out = share.grants.swap_remove(at);
+            tracing::error!(
+                secondary = %self.name,
+                pairing = %left_out.pairing,
+                "the pairing is left out, since its lists and secrets do not fit into a message with the others"
+            );
         }
     }
 
@@ -330,9 +356,9 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             (*since, *count) = (Instant::now(), 0);
         }
         *count += 1;
+        // It asks again.
         if *count > POLLS {
-            let why = format!("more than {POLLS} keys were asked for in a second");
-            return Err(End::Closed(Closed::TooMany, why));
+            return Ok(());
         }
         let pairings = &self.primary.pairings;
         let key = pairings

@@ -218,8 +218,12 @@ fn revoking_a_secondary_takes_its_place_and_its_secrets() {
     }
     advance(&mut record, ALL, 0);
     assert!(record.sealing().is_some());
-    assert!(change(&mut record, |r| r.revoke_secondary("gate")));
-    assert!(!record.revoke_secondary("gate"), "it had nothing left");
+    assert!(change(&mut record, |r| r.revoke_secondary("gate", &[])));
+    assert!(!record.revoke_secondary("gate", &[]), "it had nothing left");
+    assert!(
+        record.revoke_secondary("gate", &[prefix()]),
+        "it may have known what it is allowed"
+    );
     assert_eq!(told(&record), [0; 0]);
     assert_eq!(record.renewal, Some(Renewal::Compromised));
 
@@ -251,4 +255,57 @@ fn a_record_survives_its_store() {
     assert_eq!(read, record);
     let spoiled = text.replace("trusted-servers", "trusted");
     assert!(serde_json::from_str::<PairingRecord>(&spoiled).is_err());
+}
+
+#[test]
+fn entries_within_each_other_share_no_generation() {
+    let inner: Prefix = "2001:db8:1::1/128".parse().expect("a prefix");
+    let mut record = record();
+    let outer = register(&mut record, 1, false, 0);
+    change(&mut record, |r| {
+        r.added.push(Addition {
+            prefix: inner,
+            group: "web".to_owned(),
+            secondary: None,
+        });
+        let configured = [Addition {
+            prefix: prefix(),
+            group: "web".to_owned(),
+            secondary: None,
+        }];
+        r.configure(&configured);
+    });
+    let given = change(&mut record, |r| r.register(inner, &who(2), false, 0));
+    assert_ne!(given, Ok(outer));
+}
+
+#[test]
+fn a_lost_store_begins_above_what_peers_know() {
+    let mut first = record();
+    let before = (0..50).map(|restart| register(&mut first, restart, false, 1_000));
+    let before = before.max().expect("generations");
+    assert!(register(&mut record(), 1, false, 1_100) > before);
+}
+
+#[test]
+fn who_asks_without_end_takes_few_places() {
+    let mut record = record();
+    for _ in 0..100 {
+        register(&mut record, 1, true, 0);
+        advance(&mut record, ALL, 0);
+        answer(&mut record);
+        advance(&mut record, ALL, 0);
+    }
+    assert!(record.own[0].given.len() <= MAX_OF_ONE);
+    register(&mut record, 2, false, 0);
+}
+
+#[test]
+fn a_revoked_secondary_gets_nothing() {
+    let mut record = record();
+    record.revoked_secondaries.insert("gate".to_owned());
+    assert_eq!(
+        record.register(prefix(), &who(1), false, 0),
+        Err(NoGeneration::Revoked)
+    );
 }

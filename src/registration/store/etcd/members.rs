@@ -194,11 +194,12 @@ fn check(config: &EtcdConfig) -> Result<(), StoreError> {
 
 fn certificates(tls: &EtcdTls) -> Result<TlsOptions, StoreError> {
     let authorities = read(&tls.authorities, false)?;
-    let certificate = read(&tls.certificate, false)?;
-    let key = read(&tls.key, true)?;
-    Ok(TlsOptions::new()
-        .ca_certificate(Certificate::from_pem(authorities.as_slice()))
-        .identity(Identity::from_pem(certificate.as_slice(), key.as_slice())))
+    let options = TlsOptions::new().ca_certificate(Certificate::from_pem(authorities.as_slice()));
+    let Some((certificate, key)) = &tls.identity else {
+        return Ok(options);
+    };
+    let (certificate, key) = (read(certificate, false)?, read(key, true)?);
+    Ok(options.identity(Identity::from_pem(certificate.as_slice(), key.as_slice())))
 }
 
 fn read(path: &Path, secret: bool) -> Result<Zeroizing<Vec<u8>>, StoreError> {

@@ -23,8 +23,10 @@ fn config(endpoints: &[&str]) -> EtcdConfig {
 fn tls() -> EtcdTls {
     EtcdTls {
         authorities: PathBuf::from("/missing/authorities.pem"),
-        certificate: PathBuf::from("/missing/certificate.pem"),
-        key: PathBuf::from("/missing/key.pem"),
+        identity: Some((
+            PathBuf::from("/missing/certificate.pem"),
+            PathBuf::from("/missing/key.pem"),
+        )),
     }
 }
 
