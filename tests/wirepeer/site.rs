@@ -155,9 +155,12 @@ impl Primary {
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let lines = lines.filter(|line| line["pairing"] == pairing);
-        lines
+        // A line comes for each change of the lists too.
+        let mut secrets: Vec<_> = lines
             .map(|line| line["prk"].as_str().unwrap().to_owned())
-            .collect()
+            .collect();
+        secrets.dedup();
+        secrets
     }
 
     pub fn log(&self) -> String {
