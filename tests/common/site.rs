@@ -245,6 +245,13 @@ pub fn registrations(lab: &Lab, side: Side) -> Value {
         .json()
 }
 
+/// The generation of a side's Secondary.
+pub fn generation(lab: &Lab, side: Side) -> u64 {
+    let status = registrations(lab, side);
+    let secondary = &status["pairings"][0]["own"][0]["secondaries"][0];
+    secondary["generation"].as_u64().unwrap()
+}
+
 /// The lowest and the highest generation that a Secondary of either side has.
 pub fn generations(lab: &Lab) -> RangeInclusive<u32> {
     let status = [Side::A, Side::B].map(|side| registrations(lab, side));
