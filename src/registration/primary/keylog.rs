@@ -1,7 +1,7 @@
 //! The keylog: lines of JSON from which `pdmgate decode --keylog` opens captures afterwards.
 //!
 //! A line is a master secret with both lists as they stood then. It is written for each new secret before anybody can seal under it, and
-//! again for each secret in use when a list has changed, at most once in [`TOGETHER`].
+//! again for each secret in use when a list has changed, at most once a second.
 //!
 //! Whoever reads it reads all metrics of these pairings, and can forge them while the secret is in use. It is off unless configured.
 

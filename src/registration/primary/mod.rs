@@ -9,7 +9,7 @@
 //! registrations, metrics   what operators and Prometheus are told
 //! ```
 //!
-//! Everything that must outlive the process is in the store; every connection works on it by [`Primary::update`], so connections and
+//! Everything that must outlive the process is in the store; every connection works on it by `Primary::update`, so connections and
 //! replicas need nothing of each other.
 
 mod analyzer;
