@@ -157,6 +157,30 @@ fn operators_renew_revoke_and_change_lists() {
     gate_b.stop();
 }
 
+#[test]
+fn a_list_beyond_what_the_peer_may_list_is_refused() {
+    let Some(lab) = Lab::new(Shape::default()) else {
+        return;
+    };
+    site::prepare(&lab);
+    let terms = Terms {
+        server_extra: "      peer_entries: [\"2001:db8:9::/48\"]\n".to_owned(),
+        ..Terms::default()
+    };
+    let gate_a = site::embedded(&lab, Side::A, &terms);
+    let gate_b = site::embedded(&lab, Side::B, &terms);
+    let until = Instant::now() + Duration::from_secs(20);
+    while site::registrations(&lab, Side::B)["closed"]["not-allowed"].is_null() {
+        assert!(Instant::now() < until, "not refused: {}", gate_b.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(lab.ping(Side::A, 5, "0.05").len(), 5);
+    for gate in [gate_a, gate_b] {
+        assert_eq!(gate.count("marked.sealed"), 0);
+        gate.stop();
+    }
+}
+
 /// A generator of numbers that are the same in every run (Knuth's MMIX constants).
 struct Dice(u64);
 

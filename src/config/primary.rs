@@ -247,6 +247,10 @@ pub struct PrimaryPairing {
     pub(super) given_asymmetric_poll: Option<PairKeys>,
     /// Our own list: the clients for `client`, the servers for `server`. 1 to 8192 entries. Must be given.
     pub entries: At<Vec<PrimaryEntry>>,
+    /// The addresses that the peer may list: a list with an entry that lies in none of these is refused. Default none: the peer is
+    /// trusted with whatever it lists.
+    #[serde(default)]
+    pub peer_entries: Vec<At<Prefix>>,
     /// Names in the certificates of those who may have the pairing's secrets to analyse captures. Default none.
     #[serde(default)]
     pub analyzers: Vec<At<DnsName>>,

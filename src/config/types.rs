@@ -119,6 +119,12 @@ impl Prefix {
         })
     }
 
+    /// Whether every address of `other` is one of this prefix.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self.first() <= other.first() && other.last() <= self.last()
+    }
+
     /// The first address, network order.
     #[must_use]
     pub fn address(&self) -> [u8; 16] {

@@ -33,6 +33,8 @@ pub(super) struct Pairing {
     /// How our Secondaries come by the pairs' keys in AsymmetricPoll.
     pub keys: PairKeys,
     pub entries: Vec<Addition>,
+    /// What the peer may list; anything if there is nothing.
+    pub peer_entries: Vec<Prefix>,
     pub analyzers: Vec<String>,
     /// The oldest version of the record that any Secondary works with, at any replica.
     pub held: watch::Sender<u64>,
@@ -73,6 +75,7 @@ impl Pairing {
             renew_after: config.renew_after(),
             keys: config.asymmetric_poll(),
             entries: entries.collect(),
+            peer_entries: config.peer_entries.iter().map(|prefix| **prefix).collect(),
             analyzers: config
                 .analyzers
                 .iter()

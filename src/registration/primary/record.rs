@@ -38,6 +38,8 @@ const MAX_OF_ONE: usize = 4;
 const LINGER: u64 = 60;
 /// The same for a secret that somebody knows who must not any more.
 const LINGER_REVOKED: u64 = 2;
+/// Seconds that a Secondary whose connection broke has to make another, before others no longer wait for it.
+const RECONNECT: u64 = 5;
 /// Seconds that a generation that was replaced stays in the lists.
 const LINGER_GENERATION: u64 = 10;
 
@@ -334,6 +336,21 @@ impl PairingRecord {
         Ok(number)
     }
 
+    /// Whether a Secondary has been away for so short a time that it is likely to be back soon, and nobody has taken its place.
+    #[must_use]
+    pub fn reconnects(&self, now: u64) -> bool {
+        self.own.iter().any(|own| {
+            let newer = |gone: &Given| {
+                let mut others = own.given.iter();
+                others.any(|g| g.secondary == gone.secondary && g.number > gone.number)
+            };
+            own.given.iter().any(|given| {
+                let lately = given.away.is_some_and(|away| now < away + RECONNECT);
+                lately && given.retire.is_none() && !newer(given)
+            })
+        })
+    }
+
     /// Notes which Secondaries are away: those for which `is_away` holds.
     pub fn away(&mut self, now: u64, is_away: impl Fn(&Given) -> bool) {
         for own in &mut self.own {
@@ -341,6 +358,22 @@ impl PairingRecord {
                 given.away.get_or_insert(now);
             }
         }
+    }
+
+    /// Takes the generations of `who` for entries that it may not serve any more off the lists. Whether it had any.
+    pub fn withdraw(&mut self, who: &Who<'_>, entries: &[Prefix]) -> bool {
+        let mut had = false;
+        for own in self
+            .own
+            .iter_mut()
+            .filter(|own| entries.contains(&own.prefix))
+        {
+            had |= own.drop_if(|given| given.is_of(who));
+        }
+        if had {
+            self.own_serial += 1;
+        }
+        had
     }
 
     /// Takes all generations of a Secondary off the lists, and has the secrets replaced that it may have known: that of every entry it was

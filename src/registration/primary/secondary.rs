@@ -200,6 +200,36 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         given.any(|given| given.is_of(&self.who()))
     }
 
+    /// Leaves entries that an operator took from it.
+    async fn give_up_what_is_not_allowed(&mut self) -> Result<(), End> {
+        let allowed = self.primary.allowed(&self.name);
+        let mut lost = self.entries.clone();
+        lost.retain(|entry| !allowed.contains(entry));
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            secondary = %self.name,
+            entries = lost.len(),
+            "a Secondary may no longer serve entries that it registered for"
+        );
+        self.entries.retain(|entry| allowed.contains(entry));
+        let who = Who {
+            instance: self.instance,
+            secondary: &self.name,
+            via: self.primary.store.replica(),
+        };
+        for pairing in &self.primary.pairings {
+            let withdrawn = self
+                .primary
+                .update(pairing, |record| record.withdraw(&who, &lost));
+            if let Err(error) = withdrawn.await {
+                return Err(End::Gone(error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a list lacks one of its entries, or takes it for away: entries come to lists, and another replica cannot know of a
     /// connection while this one has no lease.
     fn is_missing(&self) -> bool {
@@ -230,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             let why = format!("{} was revoked", self.name);
             return Err(End::Refused(Reason::Revoked, Closed::Revoked, why));
         }
+        self.give_up_what_is_not_allowed().await?;
         if self.is_missing() {
             self.register(false).await?;
         }

@@ -54,6 +54,10 @@ pub(super) async fn keep(primary: Arc<Primary>, at: usize) {
             .chain([mine])
             .min()
             .unwrap_or(mine);
+        // Whoever is just connecting again holds what it held, and cannot say so.
+        let reconnects = primary.record(pairing).reconnects(now());
+        let before = *pairing.held.borrow();
+        let held = if reconnects { held.min(before) } else { held };
         pairing.held.send_replace(held);
         let step = |record: &mut super::record::PairingRecord| {
             record.away(now(), |given| {

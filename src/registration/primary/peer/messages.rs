@@ -146,6 +146,17 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             let why = "clients have no groups".to_owned();
             return Err(End::Closed(Closed::Malformed, why));
         }
+        let may = &self.pairing.peer_entries;
+        let within = |listed: &crate::snapshot::grant::Listed| {
+            may.is_empty() || may.iter().any(|prefix| prefix.contains(&listed.prefix))
+        };
+        if let Some(other) = entries.iter().find(|listed| !within(listed)) {
+            let why = format!(
+                "it lists {}, which is in none of `peer_entries`",
+                other.prefix
+            );
+            return Err(End::Closed(Closed::NotAllowed, why));
+        }
         let size = |listed: &crate::snapshot::grant::Listed| {
             LISTED + listed.group.len() + 5 * listed.generations.len()
         };

@@ -309,3 +309,25 @@ fn a_revoked_secondary_gets_nothing() {
         Err(NoGeneration::Revoked)
     );
 }
+
+#[test]
+fn a_short_absence_is_waited_for() {
+    let mut record = record();
+    register(&mut record, 1, false, 0);
+    assert!(!record.reconnects(0));
+    change(&mut record, |r| r.away(10, |_| true));
+    assert!(record.reconnects(10) && !record.reconnects(10 + RECONNECT));
+    register(&mut record, 2, false, 11);
+    assert!(!record.reconnects(11), "another took its place");
+}
+
+#[test]
+fn an_entry_that_was_taken_from_a_secondary_is_left() {
+    let mut record = record();
+    register(&mut record, 1, false, 0);
+    advance(&mut record, ALL, 0);
+    let serial = record.own_serial;
+    assert!(!record.withdraw(&who(2), &[prefix()]));
+    assert!(record.withdraw(&who(1), &[prefix()]));
+    assert!(record.own[0].given.is_empty() && record.own_serial > serial);
+}
