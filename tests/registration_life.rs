@@ -10,13 +10,6 @@ use common::witness::Witness;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Failures to open of an appliance, of any kind.
-fn failed(gate: &Gate) -> u64 {
-    let stats = gate.stats();
-    let failed = stats["counters"]["failed_open"].as_object().unwrap();
-    failed.values().filter_map(Value::as_u64).sum()
-}
-
 fn keylog(lab: &Lab, terms: &mut Terms) -> std::path::PathBuf {
     let path = lab.dir().join("keylog.jsonl");
     // One of the two is enough; both write the same.
@@ -57,7 +50,7 @@ fn renewal_every_second_for_a_minute_loses_nothing() {
     assert!(witness.secrets() >= 30, "{} secrets", witness.secrets());
     for gate in [gate_a, gate_b] {
         assert_eq!(
-            failed(&gate),
+            gate.failed(),
             0,
             "{:#}\n{}",
             gate.stats()["counters"],
@@ -91,7 +84,7 @@ fn operators_renew_revoke_and_change_lists() {
         });
     }
     assert_eq!(lab.ping(Side::A, 10, "0.02").len(), 10);
-    assert_eq!(failed(&gate_a) + failed(&gate_b), 0);
+    assert_eq!(gate_a.failed() + gate_b.failed(), 0);
 
     // An entry that is taken off the list is no longer marked, and comes back.
     let marked = || gate_a.count("marked.sealed");
@@ -277,11 +270,11 @@ fn registered_again(lab: &Lab, gates: &[Option<Gate>; 2]) {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         let before = [a, b].map(|gate| gate.count("marked.sealed"));
-        let failures = [a, b].map(failed);
+        let failures = [a, b].map(Gate::failed);
         let pings = lab.ping(Side::A, 4, "0.02").len();
         let marked = [a, b].map(|gate| gate.count("marked.sealed"));
         let all = (0..2).all(|at| marked[at] >= before[at] + 4);
-        if pings == 4 && all && failures == [a, b].map(failed) {
+        if pings == 4 && all && failures == [a, b].map(Gate::failed) {
             return;
         }
         assert!(

@@ -14,12 +14,6 @@ const LEASE: Duration = Duration::from_secs(4);
 /// What follows a lease that ran out: elections, and connections that are made anew.
 const SLACK: Duration = Duration::from_secs(8);
 
-fn failed(gate: &Gate) -> u64 {
-    let stats = gate.stats();
-    let failed = stats["counters"]["failed_open"].as_object().unwrap();
-    failed.values().filter_map(serde_json::Value::as_u64).sum()
-}
-
 /// The newest secret's id if it seals, as a replica of B sees it.
 fn sealing(lab: &Lab, replica: u16) -> Option<String> {
     let status = site::operate_at(lab, Side::B, replica, &["registrations", "--json"]);
@@ -56,11 +50,11 @@ fn renews(lab: &Lab, replica: u16, limit: Duration) {
 
 /// Asserts that hosts' packets cross, sealed, and open.
 fn crosses(lab: &Lab, gates: [&Gate; 2]) {
-    let before = gates.map(|gate| (gate.count("marked.sealed"), failed(gate)));
+    let before = gates.map(|gate| (gate.count("marked.sealed"), gate.failed()));
     assert_eq!(lab.ping(Side::A, 10, "0.02").len(), 10);
     for (gate, (marked, failures)) in gates.iter().zip(before) {
         assert!(gate.count("marked.sealed") >= marked + 10, "{}", gate.log());
-        assert_eq!(failed(gate), failures);
+        assert_eq!(gate.failed(), failures);
     }
 }
 

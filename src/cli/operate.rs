@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::{Failure, output::Output};
 use crate::{
     config::Prefix,
-    registration::primary::registrations::{Done, PairingStatus, Registrations},
+    registration::primary::{
+        now,
+        registrations::{Done, PairingStatus, Registrations},
+    },
     telemetry::{
         client::{Client, escape},
         text::{Align, Table, age},
@@ -223,12 +226,6 @@ pub fn lists(args: &ListsArgs) -> Result<(), Failure> {
             ],
         ),
     }
-}
-
-fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 fn ago(then: u64, now: u64) -> String {

@@ -8,7 +8,7 @@ mod store;
 
 use std::{collections::HashMap, fmt::Display, hash::Hash};
 
-use super::{Config, Fault, Idle, Mode, Pairing, Prefix, Secret, error::Source, scalar::At};
+use super::{Config, Fault, Idle, Mode, Name, Pairing, Prefix, Secret, error::Source, scalar::At};
 use files::{resolved, secret_of};
 
 /// Pairings that telemetry can tell apart.
@@ -242,13 +242,26 @@ fn once_by<'a, T: 'a, K: Eq + Hash + Display>(
     }
 }
 
+/// Whether there are more pairings than telemetry can tell apart, which is reported.
+fn too_many<'a>(
+    mut names: impl ExactSizeIterator<Item = &'a At<Name>>,
+    source: &Source,
+    report: Report,
+) -> bool {
+    let count = names.len();
+    let Some(name) = names.nth(MAX_PAIRINGS) else {
+        return false;
+    };
+    report(source.fault_at(
+        name,
+        &format!("{count} pairings"),
+        format!("at most {MAX_PAIRINGS}; a pairing may have any number of entries"),
+    ));
+    true
+}
+
 fn between_pairings(pairings: &[Pairing], source: &Source, report: Report<'_>) {
-    if let Some(pairing) = pairings.get(MAX_PAIRINGS) {
-        report(source.fault_at(
-            &pairing.name,
-            &format!("{} pairings", pairings.len()),
-            format!("at most {MAX_PAIRINGS}; a pairing may have any number of entries"),
-        ));
+    if too_many(pairings.iter().map(|pairing| &pairing.name), source, report) {
         return;
     }
     for (at, pairing) in pairings.iter().enumerate() {

@@ -214,11 +214,22 @@ macro_rules! words {
             $($(#[$what])* $variant,)+
         }
 
+        impl $name {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word for it.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.pad(match self {
-                    $(Self::$variant => $word,)+
-                })
+                out.pad(self.word())
             }
         }
 

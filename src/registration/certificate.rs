@@ -6,8 +6,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::tls::{Identity, TlsError, TlsFiles};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsStream;
 
+use super::tls::{self, Identity, TlsError, TlsFiles};
+
+/// How long a connection may take, handshake and all.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How often files are looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -52,6 +57,30 @@ impl Certificate {
             current.look(&self.files);
         }
         Arc::clone(&current.identity)
+    }
+
+    /// Connects to `address` (`host:port`), where the peer must be called `name`; the connection, and when the peer's certificate ends.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub async fn connect(
+        &self,
+        address: &str,
+        name: &str,
+    ) -> Result<(TlsStream<TcpStream>, SystemTime), String> {
+        let identity = self.current();
+        let connected = timeout(CONNECT, async {
+            let stream = TcpStream::connect(address).await;
+            let stream = stream.map_err(|error| error.to_string())?;
+            let _ = stream.set_nodelay(true);
+            let stream = identity.connect(stream, name).await;
+            stream.map_err(|error| error.to_string())
+        });
+        let stream = connected
+            .await
+            .map_err(|_| format!("no answer in {} s", CONNECT.as_secs()))??;
+        let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+        Ok((stream, expires))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod link;
 pub mod message;
 pub mod name;
 pub mod primary;
+mod pulse;
 pub mod secondary;
 pub mod service;
 pub mod store;

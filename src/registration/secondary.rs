@@ -11,9 +11,8 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::watch,
-    time::{interval, sleep, timeout},
+    time::{interval, sleep},
 };
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     link::{AgentEnd, Want},
     message::{Ack, Message, NewGenerations, Ping, Poll, PollKey, Pong, Reason, Register, VERSION},
     primary::Primary,
-    tls,
+    pulse::{Pulse, Silent},
 };
 use crate::{
     config::Prefix,
@@ -34,7 +33,6 @@ use crate::{
     },
 };
 
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long a Primary may be silent before it is asked whether it is there, and before it is taken for gone.
 const PING: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(15);
@@ -75,6 +73,12 @@ enum End {
 impl From<FrameError> for End {
     fn from(error: FrameError) -> Self {
         Self::Gone(error.to_string())
+    }
+}
+
+impl From<Silent> for End {
+    fn from(silent: Silent) -> Self {
+        Self::Gone(silent.to_string())
     }
 }
 
@@ -165,28 +169,12 @@ impl Agent {
     }
 
     async fn remote(&mut self, address: &str, name: &str, certificate: &Certificate) -> End {
-        let identity = certificate.current();
-        for warning in identity.warnings(SystemTime::now()) {
+        for warning in certificate.current().warnings(SystemTime::now()) {
             tracing::warn!("{warning}");
         }
-        let opened = timeout(CONNECT, async {
-            let stream = TcpStream::connect(address).await;
-            let stream = stream.map_err(|error| format!("{address}: {error}"))?;
-            let _ = stream.set_nodelay(true);
-            let stream = identity.connect(stream, name).await;
-            stream.map_err(|error| format!("{address}: {error}"))
-        });
-        let stream = match opened.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(why)) => return End::Gone(why),
-            Err(_) => {
-                let seconds = CONNECT.as_secs();
-                return End::Gone(format!("{address}: no answer in {seconds} s"));
-            }
-        };
-        let expires = match tls::peer_expires(&stream) {
-            Ok(expires) => expires,
-            Err(error) => return End::Gone(error.to_string()),
+        let (stream, expires) = match certificate.connect(address, name).await {
+            Ok(connected) => connected,
+            Err(why) => return End::Gone(format!("{address}: {why}")),
         };
         tokio::select! {
             end = self.session(stream) => end,
@@ -213,25 +201,20 @@ impl Agent {
         writer.send(&Message::Register(register)).await?;
         // Sets that workers do not see yet, with the shares that they came from.
         let mut unseen = VecDeque::<(u64, u64)>::new();
-        let (mut heard, mut pinged) = (Instant::now(), false);
+        let mut pulse = Pulse::new(PING, SILENT);
         let mut tick = interval(TICK);
         loop {
             let applied = *self.applied.borrow_and_update();
             while let Some((_, share)) = unseen.pop_front_if(|(serial, _)| *serial <= applied) {
                 writer.send(&Message::Ack(Ack { serial: share })).await?;
             }
-            if heard.elapsed() > SILENT {
-                let seconds = SILENT.as_secs();
-                return Err(End::Gone(format!("nothing came for {seconds} s")));
-            }
-            if heard.elapsed() > PING && !pinged {
-                pinged = true;
+            if pulse.asks()? {
                 writer.send(&Message::Ping(Ping { number: 0 })).await?;
             }
             tokio::select! {
                 received = reader.next() => {
                     let received = received?;
-                    (heard, pinged) = (Instant::now(), false);
+                    pulse.heard();
                     match received.message {
                         Message::Share(share) => {
                             let serial = self.hand_on(share.grants);
@@ -277,8 +260,13 @@ impl Agent {
     }
 
     fn take_key(&mut self, key: PollKey) {
-        let pair = (key.pairing, key.master, key.own, key.peer);
-        self.keys.insert(pair, key.key);
+        let Poll {
+            pairing,
+            master,
+            own,
+            peer,
+        } = key.poll;
+        self.keys.insert((pairing, master, own, peer), key.key);
         self.publish();
     }
 

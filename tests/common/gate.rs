@@ -233,6 +233,13 @@ impl Gate {
             .unwrap_or_else(|| panic!("no counter {path} in {stats:#}"))
     }
 
+    /// Options that did not open, whatever the reason.
+    pub fn failed(&self) -> u64 {
+        let stats = self.stats();
+        let failed = stats["counters"]["failed_open"].as_object().unwrap();
+        failed.values().filter_map(Value::as_u64).sum()
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.join("pdmgate.yaml")
     }

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use super::{
-    MAX_PAIRINGS, Report,
+    Report,
     files::{private, psk_of, resolve, resolved},
     number, once_by, prefixes_once,
     secondary::MAX_SERVED,
     store::cluster,
+    too_many,
 };
 use crate::config::{
     DnsName, Mode, PairingRole, Prefix, Primary, PrimaryPairing, PrimaryStore, Protection,
@@ -198,12 +199,7 @@ fn entries(pairing: &PrimaryPairing, source: &Source, report: Report<'_>) {
 }
 
 fn between_pairings(pairings: &[PrimaryPairing], source: &Source, report: Report<'_>) {
-    if let Some(pairing) = pairings.get(MAX_PAIRINGS) {
-        report(source.fault_at(
-            &pairing.name,
-            &format!("{} pairings", pairings.len()),
-            format!("at most {MAX_PAIRINGS}; a pairing may have any number of entries"),
-        ));
+    if too_many(pairings.iter().map(|pairing| &pairing.name), source, report) {
         return;
     }
     let names = pairings.iter().map(|pairing| &pairing.name);

@@ -4,8 +4,7 @@ use super::{
     Body, DecodeError, MAX_ANALYSIS_MASTERS,
     codec::{Fields, Out, Value},
     parts::{
-        SuiteIds, mode_word, protection_word, read_entries, read_mode, read_pairing,
-        read_protection, read_suite, write_entries,
+        SuiteIds, read_entries, read_mode, read_pairing, read_protection, read_suite, write_entries,
     },
 };
 use crate::{
@@ -85,8 +84,8 @@ impl Body for Analysis {
 
     fn write(&self, out: &mut Out) {
         out.key("pairing").text(&self.pairing);
-        out.key("mode").text(mode_word(self.mode));
-        out.key("protection").text(protection_word(self.protection));
+        out.key("mode").text(self.mode.word());
+        out.key("protection").text(self.protection.word());
         write_entries(out.key("clients"), &self.clients);
         write_entries(out.key("servers"), &self.servers);
         out.key("masters").list(&self.masters, |out, master| {

@@ -7,9 +7,8 @@ use super::{
     codec::{Fields, Out, Value},
     error::{Found, shown},
     parts::{
-        SuiteIds, mode_word, protection_word, read_entries, read_fingerprint, read_group,
-        read_mode, read_pairing, read_prefix, read_protection, read_role, read_suite, role_word,
-        write_entries, write_prefix,
+        SuiteIds, read_entries, read_fingerprint, read_group, read_mode, read_pairing, read_prefix,
+        read_protection, read_role, read_suite, role_word, write_entries, write_prefix,
     },
 };
 use crate::{
@@ -72,9 +71,8 @@ pub(super) fn read_grant(value: Value<'_>) -> Result<Grant, DecodeError> {
 pub(super) fn write_grant(out: &mut Out, grant: &Grant) {
     out.map(9);
     out.key("pairing").text(&grant.pairing);
-    out.key("mode").text(mode_word(grant.mode));
-    out.key("protection")
-        .text(protection_word(grant.protection));
+    out.key("mode").text(grant.mode.word());
+    out.key("protection").text(grant.protection.word());
     SuiteIds::from(grant.suite).write(out.key("suite"));
     out.key("role").text(role_word(grant.role));
     write_entries(out.key("clients"), &grant.clients);

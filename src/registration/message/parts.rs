@@ -94,39 +94,16 @@ pub(super) fn read_suite(value: Value<'_>) -> Result<Suite, DecodeError> {
         })
 }
 
-pub(super) fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::TrustedServers => "trusted-servers",
-        Mode::AsymmetricPoll => "asymmetric-poll",
-        Mode::Ibc => "ibc",
-        Mode::NoProtection => "no-protection",
-    }
-}
-
 pub(super) fn read_mode(value: &Value<'_>) -> Result<Mode, DecodeError> {
-    let all = [
-        Mode::TrustedServers,
-        Mode::AsymmetricPoll,
-        Mode::Ibc,
-        Mode::NoProtection,
-    ];
     value.word(
-        &all,
-        mode_word,
+        Mode::ALL,
+        Mode::word,
         "trusted-servers, asymmetric-poll, ibc or no-protection",
     )
 }
 
-pub(super) fn protection_word(protection: Protection) -> &'static str {
-    match protection {
-        Protection::Sealed => "sealed",
-        Protection::Clear => "clear",
-    }
-}
-
 pub(super) fn read_protection(value: &Value<'_>) -> Result<Protection, DecodeError> {
-    let all = [Protection::Sealed, Protection::Clear];
-    value.word(&all, protection_word, "sealed or clear")
+    value.word(Protection::ALL, Protection::word, "sealed or clear")
 }
 
 pub(super) fn role_word(role: Role) -> &'static str {

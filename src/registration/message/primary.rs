@@ -3,10 +3,7 @@
 use super::{
     Body, DecodeError, MAX_KEM_BYTES, MAX_SUITES,
     codec::{Fields, Out},
-    parts::{
-        SuiteIds, mode_word, protection_word, read_entries, read_fingerprint, read_mode,
-        read_protection, write_entries,
-    },
+    parts::{SuiteIds, read_entries, read_fingerprint, read_mode, read_protection, write_entries},
 };
 use crate::{
     config::{Mode, Protection},
@@ -78,8 +75,8 @@ impl Body for SetupResponse {
     fn write(&self, out: &mut Out) {
         self.suite.write(out.key("suite"));
         out.key("pk").bytes(&self.pk);
-        out.key("mode").text(mode_word(self.mode));
-        out.key("protection").text(protection_word(self.protection));
+        out.key("mode").text(self.mode.word());
+        out.key("protection").text(self.protection.word());
         out.key("random").bytes(&self.random);
     }
 }

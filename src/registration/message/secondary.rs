@@ -147,37 +147,25 @@ impl Body for Poll {
 /// Answers a [`Poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct PollKey {
-    /// The poll's.
-    pub pairing: String,
-    /// The poll's.
-    pub master: Fingerprint,
-    /// The poll's.
-    pub own: Prefix,
-    /// The poll's.
-    pub peer: Prefix,
+    /// What was asked for.
+    pub poll: Poll,
     /// What the two ends share.
     pub key: PairDeviceKey,
 }
 
 impl Body for PollKey {
     const TYPE: &'static str = "poll-key";
-    const FIELDS: u64 = 5;
+    const FIELDS: u64 = Poll::FIELDS + 1;
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            pairing: read_pairing(&fields.take("pairing")?)?,
-            master: read_fingerprint(&fields.take("master")?)?,
-            own: read_prefix(&fields.take("own")?)?,
-            peer: read_prefix(&fields.take("peer")?)?,
+            poll: Poll::read(fields)?,
             key: fields.take("key")?.secret(PairDeviceKey::from_bytes)?,
         })
     }
 
     fn write(&self, out: &mut Out) {
-        out.key("pairing").text(&self.pairing);
-        out.key("master").bytes(&self.master.0);
-        write_prefix(out.key("own"), &self.own);
-        write_prefix(out.key("peer"), &self.peer);
+        self.poll.write(out);
         out.key("key").bytes(self.key.expose());
     }
 }

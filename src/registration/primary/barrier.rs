@@ -21,8 +21,8 @@ pub(super) struct Barrier {
 struct Holder {
     /// The version that it acknowledged; `None` before its first.
     holds: Option<u64>,
-    /// The oldest version that it was sent and has not acknowledged, and when.
-    waits: Option<(u64, Instant)>,
+    /// When it was sent the oldest version that it has not acknowledged.
+    waits: Option<Instant>,
 }
 
 impl Barrier {
@@ -59,17 +59,17 @@ impl Barrier {
                 waits: None,
             });
             if holder.holds.is_none_or(|holds| holds < version) && holder.waits.is_none() {
-                holder.waits = Some((version, Instant::now()));
+                holder.waits = Some(Instant::now());
             }
         });
     }
 
-    /// A connection works with `version`; `sent` is the newest it was sent.
-    pub fn acknowledged(&self, pairing: usize, connection: u64, version: u64, sent: u64) {
+    /// A connection works with `version`, the newest that it was sent.
+    pub fn acknowledged(&self, pairing: usize, connection: u64, version: u64) {
         self.with(pairing, |holders| {
             if let Some(holder) = holders.get_mut(&connection) {
                 holder.holds = holder.holds.max(Some(version));
-                holder.waits = (sent > version).then(|| (sent, Instant::now()));
+                holder.waits = None;
             }
         });
         self.changes.send_modify(|changes| *changes += 1);
@@ -96,7 +96,7 @@ impl Barrier {
             let keep_up = holders.values().filter(|holder| {
                 holder
                     .waits
-                    .is_none_or(|(_, since)| now.duration_since(since) < LAG)
+                    .is_none_or(|since| now.duration_since(since) < LAG)
             });
             keep_up.map(|holder| holder.holds.unwrap_or(0)).min()
         });

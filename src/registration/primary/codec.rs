@@ -38,12 +38,12 @@ as_text! {
     prk: Arc<PairingPrk>,
         |prk| Zeroizing::new(hex::encode(prk.expose())),
         |text| array(text).map(|bytes| Arc::new(PairingPrk::from_bytes(bytes)));
-    mode: Mode, |mode| Zeroizing::new(mode_text(*mode).to_owned()), |text| {
-        MODES.iter().find(|mode| mode_text(**mode) == text).copied()
-    };
+    mode: Mode,
+        |mode| Zeroizing::new(mode.to_string()),
+        |text| Mode::ALL.iter().find(|mode| mode.word() == text).copied();
     protection: Protection,
-        |protection| Zeroizing::new(protection_text(*protection).to_owned()),
-        |text| [Protection::Sealed, Protection::Clear].into_iter().find(|p| protection_text(*p) == text);
+        |protection| Zeroizing::new(protection.to_string()),
+        |text| Protection::ALL.iter().find(|protection| protection.word() == text).copied();
     suite: Suite,
         |suite| Zeroizing::new(format!("{:04x}-{:04x}", suite.kem.id(), suite.aead.id())),
         |text| {
@@ -53,31 +53,6 @@ as_text! {
                 aead: Aead::try_from(u16::from_str_radix(aead, 16).ok()?).ok()?,
             })
         };
-}
-
-const MODES: [Mode; 4] = [
-    Mode::TrustedServers,
-    Mode::AsymmetricPoll,
-    Mode::Ibc,
-    Mode::NoProtection,
-];
-
-/// A mode by its name in the configuration.
-pub fn mode_text(mode: Mode) -> &'static str {
-    match mode {
-        Mode::TrustedServers => "trusted-servers",
-        Mode::AsymmetricPoll => "asymmetric-poll",
-        Mode::Ibc => "ibc",
-        Mode::NoProtection => "no-protection",
-    }
-}
-
-/// A protection by its name in the configuration.
-pub fn protection_text(protection: Protection) -> &'static str {
-    match protection {
-        Protection::Sealed => "sealed",
-        Protection::Clear => "clear",
-    }
 }
 
 fn array<const N: usize>(digits: &str) -> Option<[u8; N]> {

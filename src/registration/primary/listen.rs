@@ -126,14 +126,12 @@ async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, S
         .await
         .map_err(failed)?;
     let names = tls::peer_names(&stream).map_err(failed)?;
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let expires = tls::peer_expires(&stream).map_err(failed)?;
     let (reader, writer) = tokio::io::split(stream);
     let mut reader = Reader::new(reader);
     let first = reader.next().await.map_err(|error| {
-        let who = who(
-            &names.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            None,
-        );
+        let who = who(&names, None);
         match End::from(error) {
             End::Closed(reason, why) | End::Refused(_, reason, why) => {
                 (reason, format!("{who}: {why}"))
@@ -144,7 +142,7 @@ async fn open(primary: &Primary, stream: TcpStream) -> Result<Opened, (Closed, S
     Ok(Opened {
         reader,
         writer: Writer::new(writer),
-        names: names.iter().map(ToString::to_string).collect(),
+        names,
         expires,
         first,
     })

@@ -373,7 +373,7 @@ fn serialize(record: &impl Serialize) -> Zeroizing<Vec<u8>> {
 }
 
 /// The time, in Unix seconds.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     unix(SystemTime::now())
 }
 

@@ -10,15 +10,12 @@ use super::{now, pairing::Pairing, record::MasterRecord};
 use crate::{
     config::{Mode, Protection},
     crypto::{
-        Aead, Kem, PairMasterSecret, PairingPrk, Suite,
+        PairMasterSecret, PairingPrk, Suite,
         hpke::{self, HpkeError, KemPrivateKey},
     },
     registration::message::{KemRequest, Message, SetupRequest, SetupResponse, SuiteIds, VERSION},
     snapshot::{Fingerprint, grant::Listed},
 };
-
-/// HKDF-SHA256, the only key derivation function there is.
-const KDF: u16 = 1;
 
 /// Why there is no master secret.
 #[derive(Debug, Error)]
@@ -62,21 +59,6 @@ pub(super) struct Offered {
     protection: Protection,
 }
 
-fn ids(suite: &Suite) -> SuiteIds {
-    SuiteIds {
-        kem: suite.kem.id(),
-        kdf: KDF,
-        aead: suite.aead.id(),
-    }
-}
-
-fn suite(ids: &SuiteIds) -> Option<Suite> {
-    Some(Suite {
-        kem: Kem::try_from(ids.kem).ok()?,
-        aead: (ids.kdf == KDF).then(|| Aead::try_from(ids.aead).ok())??,
-    })
-}
-
 fn named(suites: impl Iterator<Item = SuiteIds>) -> String {
     let names = suites.map(|s| format!("{:#06x}/{:#06x}/{:#06x}", s.kem, s.kdf, s.aead));
     names.collect::<Vec<_>>().join(", ")
@@ -85,7 +67,7 @@ fn named(suites: impl Iterator<Item = SuiteIds>) -> String {
 fn no_common_suite(pairing: &Pairing, theirs: impl Iterator<Item = SuiteIds>) -> NegotiationError {
     NegotiationError::NoCommonSuite {
         theirs: named(theirs),
-        ours: named(pairing.suites.iter().map(ids)),
+        ours: named(pairing.suites.iter().copied().map(SuiteIds::from)),
     }
 }
 
@@ -99,7 +81,7 @@ fn random() -> Result<[u8; 32], getrandom::Error> {
 pub(super) fn ask(pairing: &Pairing) -> Result<(Asked, Message), NegotiationError> {
     let message = Message::SetupRequest(SetupRequest {
         version: VERSION,
-        suites: pairing.suites.iter().map(ids).collect(),
+        suites: pairing.suites.iter().copied().map(SuiteIds::from).collect(),
         random: random()?,
     });
     let request = message.encode();
@@ -117,14 +99,17 @@ pub(super) fn offer(
             found: request.version,
         });
     }
-    let common = request.suites.iter().filter_map(suite);
+    let common = request
+        .suites
+        .iter()
+        .filter_map(|ids| Suite::try_from(*ids).ok());
     let mut common = common.filter(|suite| pairing.suites.contains(suite));
     let suite = common
         .next()
         .ok_or_else(|| no_common_suite(pairing, request.suites.iter().copied()))?;
     let (key, pk) = hpke::generate(suite.kem);
     let message = Message::SetupResponse(SetupResponse {
-        suite: ids(&suite),
+        suite: suite.into(),
         pk,
         mode: pairing.mode,
         protection: pairing.protection,
@@ -148,7 +133,9 @@ pub(super) fn encapsulate(
     bytes: &[u8],
     entries: Vec<Listed>,
 ) -> Result<(MasterRecord, Message), NegotiationError> {
-    let chosen = suite(&response.suite).filter(|suite| pairing.suites.contains(suite));
+    let chosen = Suite::try_from(response.suite)
+        .ok()
+        .filter(|suite| pairing.suites.contains(suite));
     let suite = chosen.ok_or_else(|| no_common_suite(pairing, std::iter::once(response.suite)))?;
     let info = hpke::info(&asked.request, bytes);
     let (enc, pms) = hpke::encapsulate(&suite, &response.pk, &info, pairing.psk.as_ref())?;

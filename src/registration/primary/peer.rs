@@ -23,8 +23,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
-    net::TcpStream,
-    time::{interval, sleep, timeout},
+    time::{interval, sleep},
 };
 
 use super::{
@@ -43,7 +42,7 @@ use crate::{
             KemRequest, KemResponse, ListRequest, ListResponse, Message, Ping, Pong, Reason,
             Refused, Renew, Revoke, SetupRequest, SetupResponse, Status,
         },
-        tls,
+        pulse::{Pulse, Silent},
     },
     snapshot::Role,
 };
@@ -53,7 +52,6 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// How long a peer may be silent before it is asked whether it is there, and before it is taken for gone.
 const PING: Duration = Duration::from_secs(10);
 const SILENT: Duration = Duration::from_secs(30);
-const CONNECT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// Negotiations that a peer may begin in [`ANSWER`].
 const NEGOTIATIONS: usize = 60;
@@ -91,6 +89,12 @@ impl From<FrameError> for End {
                 Self::Gone(text)
             }
         }
+    }
+}
+
+impl From<Silent> for End {
+    fn from(silent: Silent) -> Self {
+        Self::Closed(Closed::Silent, silent.to_string())
     }
 }
 
@@ -150,19 +154,8 @@ async fn attempt(
     let Some(pairing) = primary.pairings.get(at) else {
         return Ok(());
     };
-    let opened = timeout(CONNECT, async {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|e| e.to_string())?;
-        let _ = stream.set_nodelay(true);
-        let certificate = primary.certificate.current();
-        let stream = certificate.connect(stream, &pairing.peer).await;
-        stream.map_err(|error| error.to_string())
-    });
-    let stream = opened
-        .await
-        .map_err(|_| format!("no answer in {} s", CONNECT.as_secs()))??;
-    let expires = tls::peer_expires(&stream).map_err(|error| error.to_string())?;
+    let certificate = &primary.certificate;
+    let (stream, expires) = certificate.connect(address, &pairing.peer).await?;
     let (reader, writer) = tokio::io::split(stream);
     let since = Instant::now();
     let link = Link::new(primary, at, Reader::new(reader), Writer::new(writer));
@@ -244,8 +237,7 @@ struct Link<'p, S> {
     theirs: Option<u64>,
     /// Its list requests that are to be answered when our Secondaries hold a version.
     owed: VecDeque<(u64, u64)>,
-    heard: Instant,
-    pinged: bool,
+    pulse: Pulse,
     renew_sent: Option<Instant>,
 }
 
@@ -268,8 +260,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             unknown: None,
             theirs: None,
             owed: VecDeque::new(),
-            heard: Instant::now(),
-            pinged: false,
+            pulse: Pulse::new(PING, SILENT),
             renew_sent: None,
         }
     }
@@ -304,8 +295,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             tokio::select! {
                 received = self.reader.next() => {
                     let received = received?;
-                    self.heard = Instant::now();
-                    self.pinged = false;
+                    self.pulse.heard();
                     self.handle(received).await?;
                 }
                 _ = records.changed() => {}
@@ -337,13 +327,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         }
         self.negotiate(&record).await?;
         self.tell(&record).await?;
-        let silent = self.heard.elapsed();
-        if silent > SILENT {
-            let why = format!("nothing came for {} s", SILENT.as_secs());
-            return Err(End::Closed(Closed::Silent, why));
-        }
-        if silent > PING && !self.pinged {
-            self.pinged = true;
+        if self.pulse.asks()? {
             self.send(&Message::Ping(Ping { number: 0 })).await?;
         }
         let since = match &self.negotiation {
@@ -427,7 +411,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
     }
 }
 
-fn out_of_order(found: &str) -> End {
+pub(super) fn out_of_order(found: &str) -> End {
     let why = format!("a {found} has no place here");
     End::Closed(Closed::OutOfOrder, why)
 }

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Primary,
-    codec::{mode_text, protection_text},
     pairing::Pairing,
     record::{Given, PairingRecord},
     unix,
@@ -160,8 +159,8 @@ impl PairingStatus {
                     id: master.id.to_string(),
                     since: master.since,
                     sealing: master.sealing,
-                    mode: mode_text(master.mode).to_owned(),
-                    protection: protection_text(master.protection).to_owned(),
+                    mode: master.mode.to_string(),
+                    protection: master.protection.to_string(),
                     suite: suite_text(&master.suite).to_owned(),
                 })
                 .collect(),

@@ -15,7 +15,7 @@ use super::{
     Primary,
     counters::{Closed, who},
     now,
-    peer::End,
+    peer::{End, out_of_order},
     record::{Instance, NoGeneration, PairingRecord, Who},
     share,
 };
@@ -24,6 +24,7 @@ use crate::{
     registration::{
         frame::{FrameError, Reader, Received, Writer},
         message::{Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION},
+        pulse::Pulse,
     },
     snapshot::Grant,
 };
@@ -55,10 +56,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
         entries: Vec::new(),
         sent: 0,
         acknowledged: 0,
-        versions: BTreeMap::new(),
         given: BTreeMap::new(),
-        heard: Instant::now(),
-        pinged: false,
+        pulse: Pulse::new(PING, SILENT),
         polls: (Instant::now(), 0),
     };
     let end = tokio::select! {
@@ -91,12 +90,9 @@ struct Session<'p, S> {
     /// The newest share, and the newest that it acknowledged.
     sent: u64,
     acknowledged: u64,
-    /// Per share that is not acknowledged: the version of each pairing's record that it was made of.
-    versions: BTreeMap<u64, Vec<(usize, u64)>>,
-    /// Per pairing: the version of the last share.
+    /// Per pairing: the version of the record that the newest share was made of.
     given: BTreeMap<usize, u64>,
-    heard: Instant,
-    pinged: bool,
+    pulse: Pulse,
     polls: (Instant, u32),
 }
 
@@ -122,8 +118,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             tokio::select! {
                 received = self.reader.next() => {
                     let received = received?;
-                    self.heard = Instant::now();
-                    self.pinged = false;
+                    self.pulse.heard();
                     self.handle(received).await?;
                 }
                 _ = records.changed() => {}
@@ -214,11 +209,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             "a Secondary may no longer serve entries that it registered for"
         );
         self.entries.retain(|entry| allowed.contains(entry));
-        let who = Who {
-            instance: self.instance,
-            secondary: &self.name,
-            via: self.primary.store.replica(),
-        };
+        let who = self.who();
         for pairing in &self.primary.pairings {
             let withdrawn = self
                 .primary
@@ -281,11 +272,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         if self.sent > 0 && now_given == self.given {
             return Ok(());
         }
+        for (at, version) in &now_given {
+            self.primary.barrier.sent(*at, self.connection, *version);
+        }
         // One at a time; what changes meanwhile goes into the next.
         if self.sent > self.acknowledged {
-            for (at, version) in &now_given {
-                self.primary.barrier.sent(*at, self.connection, *version);
-            }
             return Ok(());
         }
         let mut grants = Vec::with_capacity(records.len());
@@ -294,13 +285,6 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             grants.extend(share::grant(&terms, record, &who, &self.entries));
         }
         self.sent += 1;
-        for (at, version) in &now_given {
-            self.primary.barrier.sent(*at, self.connection, *version);
-        }
-        self.versions.insert(
-            self.sent,
-            now_given.iter().map(|(at, v)| (*at, *v)).collect(),
-        );
         self.given = now_given;
         let mut share = Share {
             serial: self.sent,
@@ -333,13 +317,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
     }
 
     async fn look_alive(&mut self) -> Result<(), End> {
-        let silent = self.heard.elapsed();
-        if silent > SILENT {
-            let why = format!("nothing came for {} s", SILENT.as_secs());
-            return Err(End::Closed(Closed::Silent, why));
-        }
-        if silent > PING && !self.pinged {
-            self.pinged = true;
+        if self.pulse.asks()? {
             self.writer.send(&Message::Ping(Ping { number: 0 })).await?;
         }
         Ok(())
@@ -358,24 +336,19 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                 Ok(())
             }
             Message::Pong(_) => Ok(()),
-            other => {
-                let why = format!("a {} has no place here", other.kind());
-                Err(End::Closed(Closed::OutOfOrder, why))
-            }
+            other => Err(out_of_order(other.kind())),
         }
     }
 
     fn on_ack(&mut self, serial: u64) -> Result<(), End> {
-        let Some(versions) = self.versions.remove(&serial) else {
+        if serial != self.sent || serial == self.acknowledged {
             let why = format!("share {serial} was acknowledged, which is not under way");
             return Err(End::Closed(Closed::OutOfOrder, why));
-        };
+        }
         self.acknowledged = serial;
-        for (at, version) in versions {
-            let sent = self.given.get(&at).copied().unwrap_or(version);
-            self.primary
-                .barrier
-                .acknowledged(at, self.connection, version, sent);
+        for (at, version) in &self.given {
+            let barrier = &self.primary.barrier;
+            barrier.acknowledged(*at, self.connection, *version);
         }
         Ok(())
     }
@@ -414,16 +387,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             return Ok(());
         };
         let key = PollKey {
-            pairing: poll.pairing.clone(),
-            master: poll.master,
-            own: poll.own,
-            peer: poll.peer,
+            poll: poll.clone(),
             key,
         };
-        {
-            self.writer.send(&Message::PollKey(key)).await?;
-            Ok(())
-        }
+        self.writer.send(&Message::PollKey(key)).await?;
+        Ok(())
     }
 
     /// Notes that the connection is gone.

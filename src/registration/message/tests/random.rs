@@ -277,14 +277,13 @@ fn with_others() -> impl Strategy<Value = Message> {
         (pairing(), fingerprint(), prefix(), prefix(), bytes()).prop_map(
             |(pairing, master, own, peer, key)| {
                 let key = PairDeviceKey::from_bytes(key);
-                PollKey {
+                let poll = Poll {
                     pairing,
                     master,
                     own,
                     peer,
-                    key,
-                }
-                .into()
+                };
+                PollKey { poll, key }.into()
             }
         ),
         (any::<u16>(), pairing())

@@ -204,10 +204,12 @@ pub(super) fn samples() -> Vec<Message> {
         }
         .into(),
         PollKey {
-            pairing: "campus".to_owned(),
-            master: Fingerprint([10; 16]),
-            own,
-            peer,
+            poll: Poll {
+                pairing: "campus".to_owned(),
+                master: Fingerprint([10; 16]),
+                own,
+                peer,
+            },
             key: PairDeviceKey::from_bytes([11; 32]),
         }
         .into(),

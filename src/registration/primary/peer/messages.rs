@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             pairing = %self.pairing.name,
             peer = %self.pairing.peer,
             secret = %master.id,
-            mode = super::super::codec::mode_text(master.mode),
+            mode = master.mode.word(),
             "a master secret was agreed on"
         );
         Ok(())
