@@ -6,7 +6,7 @@ use super::worker::Turn;
 use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
 use crate::snapshot::{Mode, Pairing, Route};
-use crate::telemetry::Counter;
+use crate::telemetry::{Counter, Direction};
 use crate::wire::{self, PacketBuf};
 use arrayvec::ArrayVec;
 
@@ -27,59 +27,75 @@ pub(super) struct Pair<'p> {
     pub route: Option<Route>,
 }
 
-/// Finds the flows and has them fetched.
+/// Finds the flows: has all fetched that are likely, then looks at their names.
 pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Flows<'p> {
-    candidates
-        .iter()
-        .map(|c| {
-            let tuple = turn.outgoing(&c.packet.tuple);
-            let entry = turn.shared.table.find(c.hash, &tuple, turn.pin);
-            if let Some(entry) = entry {
-                flow::prefetch(&entry.outgoing);
-                flow::prefetch(&entry.incoming);
-            }
-            entry
-        })
-        .collect()
+    let table = &turn.shared.table;
+    let likely = |c: &Candidate| {
+        let entry = table.likely(c.hash, turn.pin)?;
+        match turn.direction {
+            Direction::Out => entry.prefetch_outgoing(),
+            Direction::In => entry.prefetch_incoming(),
+        }
+        Some(entry)
+    };
+    let mut flows: Flows<'p> = candidates.iter().map(likely).collect();
+    for (c, flow) in candidates.iter().zip(&mut flows) {
+        let tuple = turn.outgoing(&c.packet.tuple);
+        if flow.is_some_and(|entry| !entry.tuple().is(&tuple)) {
+            *flow = table.find(c.hash, &tuple, turn.pin);
+        }
+    }
+    flows
 }
 
 impl<'p> Turn<'p> {
     /// The pair of a candidate: as the flow remembers it from this same view, else by the lists.
+    #[inline]
     pub(super) fn pair(&self, c: &Candidate, entry: Option<&Entry>) -> Result<Pair<'p>, Counter> {
-        let pair = self.find_pair(c, entry).ok_or(Counter::PassedNoMatch)?;
+        // Only a pair that is protected and served was noted.
+        match entry.and_then(|e| e.route(self.view.snapshot.serial)) {
+            Some(noted) => self.pair_of(noted.remote, noted.settled, None),
+            None => self.resolve(c),
+        }
+    }
+
+    #[inline]
+    fn pair_of(
+        &self,
+        remote: u32,
+        settled: bool,
+        route: Option<Route>,
+    ) -> Result<Pair<'p>, Counter> {
+        let snapshot = &self.view.snapshot;
+        let index = snapshot.pairing_of(remote);
+        let index = index.ok_or(Counter::PassedNoMatch)?;
+        Ok(Pair {
+            pairing: snapshot.pairings.get(index).ok_or(Counter::PassedNoMatch)?,
+            index,
+            remote,
+            settled,
+            route,
+        })
+    }
+
+    #[inline(never)]
+    fn resolve(&self, c: &Candidate) -> Result<Pair<'p>, Counter> {
+        let snapshot = &self.view.snapshot;
+        let tuple = self.outgoing(&c.packet.tuple);
+        let route = snapshot.resolve(&tuple.src, &tuple.dst);
+        let route = route.ok_or(Counter::PassedNoMatch)?;
+        let pair = self.pair_of(route.remote, false, Some(route))?;
         if pair.pairing.mode == Mode::NoProtection {
             return Err(Counter::PassedNoProtection);
         }
-        // What a flow remembers was served.
-        let served = |route| self.view.snapshot.serves(route);
-        if !pair.route.as_ref().is_none_or(served) {
+        if !snapshot.serves(&route) {
             return Err(Counter::PassedNotServed);
         }
         Ok(pair)
     }
 
-    fn find_pair(&self, c: &Candidate, entry: Option<&Entry>) -> Option<Pair<'p>> {
-        let snapshot = &self.view.snapshot;
-        let known = entry.and_then(|e| e.route(snapshot.serial));
-        let (remote, route) = match known {
-            Some(noted) => (noted.remote, None),
-            None => {
-                let tuple = self.outgoing(&c.packet.tuple);
-                let route = snapshot.resolve(&tuple.src, &tuple.dst)?;
-                (route.remote, Some(route))
-            }
-        };
-        let index = snapshot.pairing_of(remote)?;
-        Some(Pair {
-            pairing: snapshot.pairings.get(index)?,
-            index,
-            remote,
-            settled: known.is_some_and(|noted| noted.settled),
-            route,
-        })
-    }
-
     /// Notes the pair with the flow, so that its next packet need not be looked up.
+    #[inline]
     pub(super) fn note(&self, entry: &Entry, pair: &Pair<'_>, settled: bool) {
         if pair.settled || (pair.route.is_none() && !settled) {
             return;
@@ -101,25 +117,39 @@ impl<'p> Turn<'p> {
 
     /// Makes the SYN of a connection leave room for the option, where policy wants that: what the far end may send is limited by
     /// what it reads in the near one's, and the other way round.
+    #[inline]
     pub(super) fn clamp_mss<B: PacketBuf>(&self, buf: &mut B, c: &Candidate, pair: &Pair<'_>) {
         let policy = &self.view.snapshot.policy;
+        if !policy.mss_clamp || !c.packet.is_tcp_syn {
+            return;
+        }
         let most = policy.mss(policy.growth(pair.pairing.protection));
-        if policy.mss_clamp && wire::tcp::clamp_mss(buf, &c.packet, most) {
+        if wire::tcp::clamp_mss(buf, &c.packet, most) {
             self.count(Counter::MssClamped);
         }
     }
 
     /// The flow of a candidate, made if there is none.
+    #[inline]
     pub(super) fn flow(
         &self,
         c: &Candidate,
         entry: Option<&'p Entry>,
         random: u16,
     ) -> Result<&'p Entry, Counter> {
+        match entry {
+            Some(entry) if FlowTable::keep(entry, self.now) => Ok(entry),
+            Some(_) => Err(Counter::LateFlowCreationContended),
+            None => self.new_flow(c, random),
+        }
+    }
+
+    #[inline(never)]
+    fn new_flow(&self, c: &Candidate, random: u16) -> Result<&'p Entry, Counter> {
         let tuple = self.outgoing(&c.packet.tuple);
         // A packet before this one in the burst may have made the flow since.
         let table = &self.shared.table;
-        if let Some(entry) = entry.or_else(|| table.find(c.hash, &tuple, self.pin)) {
+        if let Some(entry) = table.find(c.hash, &tuple, self.pin) {
             return if FlowTable::keep(entry, self.now) {
                 Ok(entry)
             } else {

@@ -26,6 +26,7 @@ struct Mark<'p> {
     entry: &'p Entry,
     prseq: Prseq,
     psntp: u16,
+    link_local: bool,
     /// How to seal it; `None` in the clear.
     seal: Option<(Aead, &'p OutKey)>,
     stats: Option<&'p WorkerPairing>,
@@ -44,13 +45,10 @@ pub(super) fn mark<'p, B: PacketBuf>(
         let Some(buf) = burst.get_mut(c.at) else {
             continue;
         };
-        match decide(turn, tools, buf, fates, c, *entry) {
+        match decide(turn, tools, buf, fates, c, n, *entry) {
             Ok(Some(mark)) => {
                 // There are at most as many marks as packets in a burst.
-                let _ = marks.try_push(Mark {
-                    candidate: n,
-                    ..mark
-                });
+                let _ = marks.try_push(mark);
             }
             Ok(None) => {}
             Err(reason) => turn.count(reason),
@@ -60,12 +58,14 @@ pub(super) fn mark<'p, B: PacketBuf>(
 }
 
 /// Whether a packet gets an option, and with which numbers. `Ok(None)` if its fate is settled already.
+#[inline(always)]
 fn decide<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &mut B,
     fates: &mut Fates,
     c: &Candidate,
+    candidate: usize,
     entry: Option<&'p Entry>,
 ) -> Result<Option<Mark<'p>>, Counter> {
     let pair = turn.pair(c, entry)?;
@@ -82,8 +82,10 @@ fn decide<'p, B: PacketBuf>(
     }
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
-    let random = tools.random.next();
-    let entry = turn.flow(c, entry, random as u16)?;
+    let entry = match entry {
+        Some(_) => turn.flow(c, entry, 0)?,
+        None => turn.flow(c, None, tools.random.next() as u16)?,
+    };
     let (prseq, psntp, seal) = match pair.pairing.protection {
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
@@ -97,17 +99,19 @@ fn decide<'p, B: PacketBuf>(
     };
     Ok(Some(Mark {
         at: c.at,
-        candidate: 0,
+        candidate,
         plan,
         entry,
         prseq,
         psntp,
+        link_local: is_link_local(&c.packet.tuple.src),
         seal,
         stats: turn.stats(pair.index),
     }))
 }
 
 /// The epoch that a flow has to send in, unless it has settled in it under this view already.
+#[inline(always)]
 fn fresh(
     turn: &Turn<'_>,
     tools: &mut Tools,
@@ -117,6 +121,16 @@ fn fresh(
     if pair.settled {
         return Ok(None);
     }
+    epoch_of(turn, tools, c, pair)
+}
+
+#[inline(never)]
+fn epoch_of(
+    turn: &Turn<'_>,
+    tools: &mut Tools,
+    c: &Candidate,
+    pair: &Pair<'_>,
+) -> Result<Option<(Route, Epoch)>, Counter> {
     let snapshot = &turn.view.snapshot;
     let route = turn.route(c, pair).ok_or(Counter::PassedNoMatch)?;
     match pair.pairing.protection {
@@ -134,7 +148,28 @@ fn fresh(
 }
 
 /// The packet's number under the flow's key, which is changed first where that is due.
+#[inline(always)]
 fn number<'p>(
+    turn: &Turn<'p>,
+    tools: &mut Tools,
+    c: &Candidate,
+    pair: &Pair<'_>,
+    fresh: Option<(Route, Epoch)>,
+    entry: &'p Entry,
+) -> Result<(Prseq, u16, &'p OutKey), Counter> {
+    if pair.settled {
+        let policy = &turn.view.snapshot.policy;
+        let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
+        if let Some(n) = entry.outgoing.next(turn.pin, limit, max_age, turn.now) {
+            return Ok((n.prseq, n.psntp, n.key));
+        }
+    }
+    number_under_change(turn, tools, c, pair, fresh, entry)
+}
+
+/// [`number`] where the flow's key may be due to change.
+#[inline(never)]
+fn number_under_change<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     c: &Candidate,
@@ -191,6 +226,7 @@ fn number<'p>(
 }
 
 /// The packet would be longer than the outside link takes.
+#[inline(never)]
 fn too_big<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
@@ -235,28 +271,29 @@ fn write<B: PacketBuf>(
     candidates: &Candidates,
     marks: &ArrayVec<Mark<'_>, BURST>,
 ) {
-    let link_local = |m: &&Mark<'_>| is_link_local(&m.entry.tuple().src);
-    let locals = marks.iter().filter(link_local).count() as u32;
+    let locals = marks.iter().filter(|m| m.link_local).count() as u32;
     let mut pointers = turn
         .shared
         .pointers
         .reserve(locals, marks.len() as u32 - locals);
-    let mut jobs = ArrayVec::<(Aead, SealJob<'_>), BURST>::new();
-    let mut marks = marks.iter().peekable();
-    for (at, buf) in burst.iter_mut().enumerate() {
-        let Some(mark) = marks.next_if(|m| m.at == at) else {
+    let option_type = turn.view.snapshot.policy.option_type;
+    let mut jobs = ArrayVec::<SealJob<'_>, BURST>::new();
+    let mut aeads = ArrayVec::<Aead, BURST>::new();
+    let mut bufs = burst.iter_mut();
+    // The position of the next of `bufs`.
+    let mut next = 0;
+    for mark in marks {
+        // Marks stand in the order of the burst.
+        let buf = mark.at.checked_sub(next).and_then(|skip| bufs.nth(skip));
+        next = mark.at + 1;
+        let (Some(buf), Some(c)) = (buf, candidates.get(mark.candidate)) else {
             continue;
         };
-        let Some(c) = candidates.get(mark.candidate) else {
-            continue;
-        };
-        let metrics = metrics(turn, mark, pointers.next(link_local(&mark)));
-        mark.entry.send_times.sent(mark.psntp, turn.now);
-        mark.entry.last_received.sent(turn.now);
+        let metrics = metrics(turn, mark, pointers.next(mark.link_local));
+        mark.entry.outgoing.send_times.sent(mark.psntp, turn.now);
         if let Some(stats) = mark.stats {
             stats.add(PairingCounter::Marked, 1);
         }
-        let option_type = turn.view.snapshot.policy.option_type;
         match mark.seal {
             None => {
                 let option = pdmv2::write_clear(option_type, mark.prseq, false, &metrics);
@@ -266,15 +303,7 @@ fn write<B: PacketBuf>(
                 });
             }
             Some((aead, key)) => {
-                let mut option = [0; pdmv2::SEALED_SIZE];
-                let (header, rest) = option.split_at_mut(pdmv2::HEADER_LEN);
-                header.copy_from_slice(&pdmv2::option_header(
-                    option_type,
-                    pdmv2::SEALED_LEN,
-                    mark.prseq,
-                    key.f(),
-                ));
-                rest[..pdmv2::METRICS_LEN].copy_from_slice(&metrics.to_bytes());
+                let option = pdmv2::unsealed(option_type, mark.prseq, key.f(), &metrics);
                 let place = wire::insert(buf, &c.packet, &mark.plan, &option)
                     .ok()
                     .and_then(|at| buf.data_mut().get_mut(at..)?.first_chunk_mut());
@@ -282,41 +311,31 @@ fn write<B: PacketBuf>(
                     turn.count(Counter::PassedCannotInsert);
                     continue;
                 };
-                turn.count(Counter::MarkedSealed);
-                let job = SealJob {
+                // There are at most as many jobs as packets in a burst.
+                let _ = jobs.try_push(SealJob {
                     key: &key.key,
                     base_nonce: &key.base_nonce,
                     option,
-                };
-                // There are at most as many jobs as packets in a burst.
-                let _ = jobs.try_push((aead, job));
+                });
+                let _ = aeads.try_push(aead);
             }
         }
     }
-    seal(turn, &mut jobs);
-}
-
-fn seal(turn: &Turn<'_>, jobs: &mut ArrayVec<(Aead, SealJob<'_>), BURST>) {
-    let mut batch = ArrayVec::<SealJob<'_>, BURST>::new();
-    let mut current = None;
-    for (aead, job) in jobs.drain(..) {
-        if current != Some(aead) {
-            if let Some(aead) = current {
-                turn.shared.kernel.seal(aead, &mut batch);
-                batch.clear();
-            }
-            current = Some(aead);
+    turn.count_many(Counter::MarkedSealed, jobs.len());
+    let mut rest = &mut jobs[..];
+    for run in aeads.chunk_by(|a, b| a == b) {
+        let (batch, after) = rest.split_at_mut_checked(run.len()).unwrap_or_default();
+        rest = after;
+        if let Some(aead) = run.first() {
+            turn.shared.kernel.seal(*aead, batch);
         }
-        let _ = batch.try_push(job);
-    }
-    if let Some(aead) = current {
-        turn.shared.kernel.seal(aead, &mut batch);
     }
 }
 
 /// The seven metrics of a packet that goes out now (protocol section 1).
+#[inline(always)]
 fn metrics(turn: &Turn<'_>, mark: &Mark<'_>, global_pointer: u32) -> Metrics {
-    let heard = mark.entry.last_received.heard(turn.now);
+    let heard = mark.entry.outgoing.last_received.heard(turn.now);
     let (psnlr, dtlr, dtls) = match heard {
         None => (0, ScaledDelta::ZERO, ScaledDelta::ZERO),
         Some(h) => (

@@ -41,8 +41,12 @@ pub(super) fn measure(
         stats.add(PairingCounter::Late, step.late.into());
         stats.add(PairingCounter::Reordered, step.reordered.into());
     }
-    entry.measured.count_opened();
-    entry.last_received.received(metrics.psntp, turn.now);
+    entry.count_opened();
+    let last_sent = entry.outgoing.last_sent();
+    entry
+        .outgoing
+        .last_received
+        .received(metrics.psntp, turn.now, last_sent);
     if metrics.has_heard_nothing() {
         return;
     }
@@ -52,6 +56,7 @@ pub(super) fn measure(
         stats.record_server_delay_ns(delay);
     }
     let round_trip = entry
+        .outgoing
         .send_times
         .when(metrics.psnlr)
         .and_then(|sent| cycles_between(sent, turn.now))

@@ -61,6 +61,10 @@ pub(super) fn open<'p, B: PacketBuf>(
             Err(reason) => turn.count(reason),
         }
     }
+    // Their names were just read, so their roles are there, and tell which keys are needed.
+    for entry in marked.iter().filter_map(|m| m.entry) {
+        entry.incoming.prefetch_keys();
+    }
     open_batch(turn, burst, candidates, &mut marked);
     for m in marked {
         let Some(c) = candidates.get(m.candidate) else {
@@ -115,7 +119,7 @@ fn open_batch<'p, B: PacketBuf>(
         let Some(option) = option else {
             continue;
         };
-        let Some(key) = entry.incoming.keys(f_bit(option), turn.pin).next() else {
+        let Some(key) = entry.incoming.likeliest(f_bit(option), turn.pin) else {
             continue;
         };
         let job = OpenJob::new(&key.key.key, &key.key.base_nonce, option);
@@ -200,9 +204,7 @@ fn count_failure(turn: &Turn<'_>, m: &Marked<'_>, reason: Counter) -> bool {
         | Counter::LateFlowCreationContended
         | Counter::FailedOpenKeyAwaited => false,
         _ => {
-            let stuck = m
-                .entry
-                .is_some_and(|entry| entry.measured.count_failed() == STUCK);
+            let stuck = m.entry.is_some_and(|entry| entry.count_failed() == STUCK);
             if let Some(stats) = stats {
                 stats.add(PairingCounter::Failed, 1);
                 stats.add(PairingCounter::Stuck, u64::from(stuck));

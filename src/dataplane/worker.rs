@@ -159,8 +159,13 @@ fn not_yet_marked(packet: &Ipv6Packet) -> Result<(), Counter> {
 }
 
 impl<'p> Turn<'p> {
+    #[inline]
     pub fn count(&self, counter: Counter) {
         self.counters.add(counter, 1);
+    }
+
+    pub fn count_many(&self, counter: Counter, n: usize) {
+        self.counters.add(counter, n as u64);
     }
 
     fn count_received<B: PacketBuf>(&self, burst: &[B]) {
@@ -171,6 +176,7 @@ impl<'p> Turn<'p> {
     }
 
     /// This worker's part of a pairing's numbers.
+    #[inline]
     pub fn stats(&self, pairing: usize) -> Option<&'p WorkerPairing> {
         Some(self.view.stats.get(pairing)?.worker(self.worker))
     }

@@ -5,7 +5,6 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::sequence::Sequence;
 use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, SharedCell};
-use super::times::{LastReceived, SendTimes};
 use crate::wire::FiveTuple;
 
 /// Where an entry is in its life. Only `LIVE` and `DYING` ones are in workers' hands.
@@ -21,20 +20,28 @@ pub(crate) mod life {
 }
 
 /// A flow's state, split by who writes it: its name, the sender's half, the receiver's half, what was measured.
+///
+/// At a million flows each cache line that a packet touches comes from memory, so what is touched together stands together:
+///
+/// ```text
+/// byte    0   name, life, route                                             every packet
+///        64   outgoing: key changes | 128 its two keys | 256 its number,    one that goes out: one key, the line at 256
+///             the last packet received, newest send times | older ones
+///       448   incoming: four keys | 704 their windows | 832 roles,          one that comes in: key, window, the line at 832, and
+///             the highest number | 896 what was measured                    what it measures
+/// ```
 #[repr(C, align(64))]
 pub struct Entry {
     name: SharedCell<Name>,
-    life: AtomicU8,
     /// When a packet was last seen, in ticks of 2^24 cycles.
     touched: AtomicU32,
     /// What the snapshot said of it, see [`Entry::route`].
     route: AtomicU64,
+    life: AtomicU8,
+    /// Options in a row that did not open.
+    failed_in_a_row: AtomicU32,
     /// The sender's half.
     pub outgoing: Outgoing,
-    /// Send times, for round trips.
-    pub send_times: SendTimes,
-    /// The last packet received, for what the sender says of it.
-    pub last_received: LastReceived,
     /// The receiver's half.
     pub incoming: Incoming,
     /// Loss and reordering of what came in.
@@ -56,7 +63,6 @@ pub struct Noted {
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     pub(crate) tuple: FiveTuple,
-    pub(crate) hash: u64,
     /// Unix time in seconds.
     pub(crate) since: u32,
 }
@@ -77,15 +83,13 @@ impl Entry {
                     dport: 0,
                     protocol: 0,
                 },
-                hash: 0,
                 since: 0,
             }),
-            life: AtomicU8::new(life::FREE),
             touched: AtomicU32::new(0),
             route: AtomicU64::new(0),
+            life: AtomicU8::new(life::FREE),
+            failed_in_a_row: AtomicU32::new(0),
             outgoing: Outgoing::new(),
-            send_times: SendTimes::new(),
-            last_received: LastReceived::new(),
             incoming: Incoming::new(),
             sequence: Sequence::new(),
             measured: Measured::new(),
@@ -101,11 +105,10 @@ impl Entry {
         unsafe { self.name.write(|n| *n = name) };
         self.route.store(0, Ordering::Relaxed);
         self.outgoing.reset(psntp);
-        self.send_times.reset();
-        self.last_received.reset();
         self.incoming.reset();
         self.sequence.reset();
         self.measured.reset();
+        self.failed_in_a_row.store(0, Ordering::Relaxed);
         self.touch(now);
         self.life.store(life::LIVE, Ordering::Release);
     }
@@ -123,6 +126,37 @@ impl Entry {
         self.life.store(life::FREE, Ordering::Relaxed);
     }
 
+    /// Fetches what a packet that goes out needs.
+    #[inline]
+    pub fn prefetch_outgoing(&self) {
+        super::prefetch(self);
+        self.outgoing.prefetch();
+    }
+
+    /// Fetches what a packet that comes in needs first: its key can be told only from the roles.
+    #[inline]
+    pub fn prefetch_incoming(&self) {
+        super::prefetch(self);
+        super::prefetch(&self.sequence);
+        super::prefetch(&self.measured);
+        self.outgoing.prefetch_times();
+    }
+
+    /// Counts an option that did not open; returns how many did not in a row.
+    pub fn count_failed(&self) -> u32 {
+        self.measured.failed.fetch_add(1, Ordering::Relaxed);
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Ends a row of failures.
+    #[inline]
+    pub fn count_opened(&self) {
+        if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
     pub(crate) fn name(&self) -> &Name {
         // SAFETY: an entry is reached through the table's index only, under a pin or by the one ageing thread; it was named
         // before it was put there, and is named again only after it left and the pins of that time ended.
@@ -130,15 +164,10 @@ impl Entry {
     }
 
     /// The 5-tuple as its packets go out.
+    #[inline]
     #[must_use]
     pub fn tuple(&self) -> &FiveTuple {
         &self.name().tuple
-    }
-
-    /// The tuple's hash.
-    #[must_use]
-    pub fn hash(&self) -> u64 {
-        self.name().hash
     }
 
     /// When the flow was made, Unix time in seconds.
@@ -147,6 +176,7 @@ impl Entry {
         self.name().since
     }
 
+    #[inline]
     pub(crate) fn life(&self) -> u8 {
         self.life.load(Ordering::Acquire)
     }
@@ -158,6 +188,7 @@ impl Entry {
     }
 
     /// Notes that a packet is seen at `now`. Writes at most once in 2^24 cycles.
+    #[inline]
     pub(crate) fn touch(&self, now: u64) {
         let tick = (now >> TOUCH_SHIFT) as u32;
         if self.touched.load(Ordering::Relaxed) != tick {
@@ -174,6 +205,7 @@ impl Entry {
     }
 
     /// What a worker noted of this flow under the snapshot `serial`.
+    #[inline]
     #[must_use]
     pub fn route(&self, serial: u32) -> Option<Noted> {
         let word = self.route.load(Ordering::Relaxed);
@@ -193,8 +225,9 @@ impl Entry {
     }
 }
 
-/// Times measured on one flow. All in nanoseconds; written without read-modify-write, since a lost update between two workers
+/// Times measured on one flow, in nanoseconds; written without read-modify-write, since a lost update between two workers
 /// costs one sample of a summary.
+#[repr(C)]
 pub struct Measured {
     /// Network round-trip time (protocol section 1).
     pub round_trip: Summary,
@@ -204,16 +237,15 @@ pub struct Measured {
     failed: AtomicU32,
     /// Options seen before.
     replayed: AtomicU32,
-    /// Options in a row that did not open.
-    failed_in_a_row: AtomicU32,
 }
 
-/// Last, least, greatest and smoothed of a series of times in nanoseconds.
+/// Last, least, greatest and smoothed of a series of times in nanoseconds, each kept as the bits of an `f32`: any time, to 24
+/// significant bits.
 pub struct Summary {
-    last: AtomicU64,
-    least: AtomicU64,
-    greatest: AtomicU64,
-    smoothed: AtomicU64,
+    last: AtomicU32,
+    least: AtomicU32,
+    greatest: AtomicU32,
+    smoothed: AtomicU32,
     samples: AtomicU32,
 }
 
@@ -236,53 +268,66 @@ impl Summary {
     #[cfg(any(test, feature = "loom"))]
     fn new() -> Self {
         Self {
-            last: AtomicU64::new(0),
-            least: AtomicU64::new(0),
-            greatest: AtomicU64::new(0),
-            smoothed: AtomicU64::new(0),
+            last: AtomicU32::new(0),
+            least: AtomicU32::new(0),
+            greatest: AtomicU32::new(0),
+            smoothed: AtomicU32::new(0),
             samples: AtomicU32::new(0),
         }
     }
 
     fn reset(&self) {
-        for word in [&self.last, &self.least, &self.greatest, &self.smoothed] {
+        for word in [
+            &self.last,
+            &self.least,
+            &self.greatest,
+            &self.smoothed,
+            &self.samples,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
-        self.samples.store(0, Ordering::Relaxed);
     }
 
     /// Takes in a sample.
+    #[inline]
     pub fn record(&self, ns: u64) {
-        let v = self.values();
-        let first = v.samples == 0;
-        self.last.store(ns, Ordering::Relaxed);
-        if first || ns < v.least {
-            self.least.store(ns, Ordering::Relaxed);
-        }
-        if ns > v.greatest {
-            self.greatest.store(ns, Ordering::Relaxed);
-        }
-        let smoothed = if first {
-            ns
+        let ns = ns as f32;
+        let samples = self.samples.load(Ordering::Relaxed);
+        let keep = |place: &AtomicU32, time: f32| place.store(time.to_bits(), Ordering::Relaxed);
+        keep(&self.last, ns);
+        if samples == 0 {
+            for place in [&self.least, &self.greatest, &self.smoothed] {
+                keep(place, ns);
+            }
         } else {
-            v.smoothed - v.smoothed / 8 + ns / 8
-        };
-        self.smoothed.store(smoothed, Ordering::Relaxed);
+            if ns < read(&self.least) {
+                keep(&self.least, ns);
+            }
+            if ns > read(&self.greatest) {
+                keep(&self.greatest, ns);
+            }
+            let before = read(&self.smoothed);
+            keep(&self.smoothed, before + (ns - before) * 0.125);
+        }
         self.samples
-            .store(v.samples.saturating_add(1), Ordering::Relaxed);
+            .store(samples.saturating_add(1), Ordering::Relaxed);
     }
 
     /// What was taken in so far.
     #[must_use]
     pub fn values(&self) -> SummaryValues {
         SummaryValues {
-            last: self.last.load(Ordering::Relaxed),
-            least: self.least.load(Ordering::Relaxed),
-            greatest: self.greatest.load(Ordering::Relaxed),
-            smoothed: self.smoothed.load(Ordering::Relaxed),
+            last: read(&self.last) as u64,
+            least: read(&self.least) as u64,
+            greatest: read(&self.greatest) as u64,
+            smoothed: read(&self.smoothed) as u64,
             samples: self.samples.load(Ordering::Relaxed),
         }
     }
+}
+
+fn read(time: &AtomicU32) -> f32 {
+    f32::from_bits(time.load(Ordering::Relaxed))
 }
 
 impl Measured {
@@ -293,28 +338,14 @@ impl Measured {
             server_delay: Summary::new(),
             failed: AtomicU32::new(0),
             replayed: AtomicU32::new(0),
-            failed_in_a_row: AtomicU32::new(0),
         }
     }
 
     fn reset(&self) {
         self.round_trip.reset();
         self.server_delay.reset();
-        for counter in [&self.failed, &self.replayed, &self.failed_in_a_row] {
+        for counter in [&self.failed, &self.replayed] {
             counter.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts an option that did not open; returns how many did not in a row.
-    pub fn count_failed(&self) -> u32 {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Ends a row of failures.
-    pub fn count_opened(&self) {
-        if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.failed_in_a_row.store(0, Ordering::Relaxed);
         }
     }
 
@@ -369,10 +400,14 @@ unsafe impl super::slab::Zeroed for Entry {}
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     #[test]
     fn an_entry_keeps_to_its_budget() {
-        assert!(size_of::<Entry>() <= 1_216, "{} bytes", size_of::<Entry>());
+        assert_eq!(size_of::<Entry>(), 960);
+        assert_eq!(offset_of!(Entry, outgoing), 64);
+        assert_eq!(offset_of!(Entry, incoming), 448);
+        assert_eq!(offset_of!(Entry, sequence), 880);
     }
 
     #[test]
@@ -386,7 +421,7 @@ mod tests {
             (v.last, v.least, v.greatest, v.samples),
             (400, 400, 1_600, 3)
         );
-        assert_eq!(v.smoothed, 838);
+        assert_eq!(v.smoothed, 837);
     }
 
     #[test]

@@ -29,9 +29,9 @@ const NONE: u8 = 0xff;
 /// What a window calls the PSNTP that its key was first seen with: 32,767 numbers fit on either side.
 const WINDOW_ORIGIN: u32 = 0x1_0000;
 
-/// A key that opens packets of a flow. One cache line.
+/// A key that opens packets of a flow. One cache line, where a flow's entry places it.
 #[derive(Default)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct InKey {
     /// The AEAD's key in its first bytes.
     pub key: [u8; 32],
@@ -57,23 +57,14 @@ impl InKey {
     }
 }
 
-/// One of the four places for a key.
-struct Place {
-    key: SharedCell<InKey>,
-    window: Window,
-    /// When its key left the roles.
-    stamp: AtomicU64,
-    /// When it last accepted a packet, in cycles.
-    used: AtomicU64,
-}
-
-/// A key with the place it stands in.
+/// A key with what its place remembers.
 pub struct Held<'p> {
     /// The key.
     pub key: &'p InKey,
     /// Whether it is the one that opened last on its track, not the one before.
     pub is_newest: bool,
-    place: &'p Place,
+    window: &'p Window,
+    used: &'p AtomicU32,
 }
 
 /// Why an opened packet's option is not used after all.
@@ -113,25 +104,22 @@ pub struct Head {
 }
 
 /// The receiver's half of a flow.
+#[repr(C)]
 pub struct Incoming {
+    keys: [SharedCell<InKey>; PLACES],
+    windows: [Window; PLACES],
     roles: AtomicU32,
     claim: AtomicU32,
-    places: [Place; PLACES],
+    /// When each track last accepted a packet, in ticks of 2^[`TICK_SHIFT`] cycles.
+    used: [AtomicU32; TRACKS],
+    /// When each place's key left the roles.
+    stamps: [AtomicU64; PLACES],
 }
+
+/// How coarse `used` is: 2^24 cycles are 6 ms at 2.6 GHz. Few packets write it.
+const TICK_SHIFT: u32 = 24;
 
 type Roles = [u8; 4];
-
-impl Place {
-    #[cfg(any(test, feature = "loom"))]
-    fn new() -> Self {
-        Self {
-            key: SharedCell::new(InKey::default()),
-            window: Window::new(),
-            stamp: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-        }
-    }
-}
 
 impl Held<'_> {
     /// Takes in a packet that opened with this key.
@@ -141,14 +129,16 @@ impl Held<'_> {
     pub fn accept(&self, psntp: u16, now: u64) -> Result<(), Refused> {
         let step = psntp.wrapping_sub(self.key.base_psntp) as i16;
         let number = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
-        self.place.window.accept(number).map_err(Refused::Replay)?;
-        self.place.used.store(now, Ordering::Relaxed);
+        self.window.accept(number).map_err(Refused::Replay)?;
+        let tick = (now >> TICK_SHIFT) as u32;
+        if self.used.load(Ordering::Relaxed) != tick {
+            self.used.store(tick, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     fn highest_psntp(&self) -> u16 {
         let above = self
-            .place
             .window
             .highest()
             .map_or(0, |n| n.wrapping_sub(WINDOW_ORIGIN));
@@ -160,9 +150,12 @@ impl Incoming {
     #[cfg(any(test, feature = "loom"))]
     pub(crate) fn new() -> Self {
         let incoming = Self {
+            keys: std::array::from_fn(|_| SharedCell::new(InKey::default())),
+            windows: std::array::from_fn(|_| Window::new()),
             roles: AtomicU32::new(0),
             claim: AtomicU32::new(0),
-            places: std::array::from_fn(|_| Place::new()),
+            used: std::array::from_fn(|_| AtomicU32::new(0)),
+            stamps: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         incoming.reset();
         incoming
@@ -173,9 +166,11 @@ impl Incoming {
         self.roles
             .store(u32::from_ne_bytes([NONE; 4]), Ordering::Relaxed);
         self.claim.store(0, Ordering::Relaxed);
-        for place in &self.places {
-            place.stamp.store(0, Ordering::Relaxed);
-            place.window.reset();
+        for window in &self.windows {
+            window.reset();
+        }
+        for stamp in &self.stamps {
+            stamp.store(0, Ordering::Relaxed);
         }
     }
 
@@ -184,9 +179,9 @@ impl Incoming {
     /// # Safety
     /// No worker may see the flow.
     pub(crate) unsafe fn wipe(&self) {
-        for place in &self.places {
+        for key in &self.keys {
             // SAFETY: the caller is the only one who can reach the flow.
-            unsafe { place.key.write(InKey::wipe) };
+            unsafe { key.write(InKey::wipe) };
         }
     }
 
@@ -194,24 +189,52 @@ impl Incoming {
         self.roles.load(Ordering::Acquire).to_ne_bytes()
     }
 
-    fn held<'p>(&'p self, role: u8, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
-        let place = self.places.get(usize::from(role))?;
+    /// The key in the place that has `role`: 0 and 1 are of the first track.
+    #[inline]
+    fn held<'p>(&'p self, roles: Roles, role: usize, pin: &'p Pin<'_>) -> Option<Held<'p>> {
+        self.held_at(*roles.get(role)?, role, pin)
+    }
+
+    #[inline]
+    fn held_at<'p>(&'p self, place: u8, role: usize, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
+        let place = usize::from(place);
+        let key = self.keys.get(place)?;
         // SAFETY: the roles, read under this pin, named the place, so its key was written before (they are published by a
         // release). `take_in` writes it again only after a stamp taken when the place had left the roles has passed, which it
         // cannot before this pin ends.
-        let key = unsafe { place.key.read() };
+        let key = unsafe { key.read() };
         Some(Held {
             key,
-            is_newest: self.roles().into_iter().step_by(2).any(|r| r == role),
-            place,
+            is_newest: role.is_multiple_of(2),
+            window: self.windows.get(place)?,
+            used: self.used.get(role / 2)?,
         })
     }
 
+    /// The key that most likely opens a packet with this F bit, its window being fetched.
+    #[inline]
+    pub fn likeliest<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> Option<Held<'p>> {
+        let held = self.keys(f, pin).next()?;
+        super::prefetch(held.window);
+        Some(held)
+    }
+
+    /// Fetches the keys that a packet's may be among.
+    #[inline]
+    pub fn prefetch_keys(&self) {
+        for role in self.roles() {
+            if let Some(key) = self.keys.get(usize::from(role)) {
+                super::prefetch(key);
+            }
+        }
+    }
+
     /// The keys that may open a packet with this F bit, the likeliest first.
+    #[inline]
     pub fn keys<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> impl Iterator<Item = Held<'p>> {
-        self.roles()
-            .into_iter()
-            .filter_map(move |role| self.held(role, pin))
+        let roles = self.roles();
+        (0..PLACES)
+            .filter_map(move |role| self.held(roles, role, pin))
             .filter(move |held| held.key.f() == f)
     }
 
@@ -219,9 +242,9 @@ impl Incoming {
     #[must_use]
     pub fn heads(&self, pin: &Pin<'_>) -> ArrayVec<Head, TRACKS> {
         let roles = self.roles();
-        [roles[0], roles[2]]
+        [0, 2]
             .into_iter()
-            .filter_map(|role| self.held(role, pin))
+            .filter_map(|role| self.held(roles, role, pin))
             .map(|held| Head {
                 epoch: held.key.epoch,
                 kri: held.key.kri,
@@ -235,10 +258,7 @@ impl Incoming {
     /// # Errors
     /// [`Refused::Replay`].
     pub fn accept_in_clear(&self, number: u32) -> Result<(), Refused> {
-        self.places[0]
-            .window
-            .accept(number)
-            .map_err(Refused::Replay)
+        self.windows[0].accept(number).map_err(Refused::Replay)
     }
 
     /// Takes in a packet together with the new key that opened it. `is_live` says whether an epoch's secret is in use and its
@@ -271,8 +291,8 @@ impl Incoming {
         is_live: impl Fn(&Epoch) -> bool,
     ) -> Result<(), Refused> {
         let roles = self.roles();
-        for role in roles {
-            if let Some(held) = self.held(role, pin)
+        for role in 0..PLACES {
+            if let Some(held) = self.held(roles, role, pin)
                 && held.key.epoch == found.epoch
                 && held.key.kri == found.kri
             {
@@ -284,11 +304,10 @@ impl Incoming {
             self.make_room(roles, track, pin);
             return Err(Refused::Busy);
         };
-        let place = &self.places[index];
         // SAFETY: only the holder of `claim` writes keys, this place is in no role, and the stamp taken when it left them
         // has passed, so nobody reads it.
         unsafe {
-            place.key.write(|key| {
+            self.keys[index].write(|key| {
                 key.key = found.session.key;
                 key.base_nonce = found.session.base_nonce;
                 key.kri = found.kri;
@@ -296,12 +315,12 @@ impl Incoming {
                 key.base_psntp = found.psntp;
             });
         }
-        place.window.reset();
+        self.windows[index].reset();
         let mut next = roles;
         let before = if follows { roles[track] } else { NONE };
         (next[track], next[track + 1]) = (index as u8, before);
         let accepted = self
-            .held(index as u8, pin)
+            .held_at(index as u8, track, pin)
             .map_or(Err(Refused::Busy), |held| {
                 held.accept(found.psntp, found.now)
             });
@@ -319,9 +338,9 @@ impl Incoming {
     ) -> Result<(usize, bool), Refused> {
         let mut vacant = None;
         let mut dead = None;
-        let mut oldest = (u64::MAX, 0);
+        let mut oldest = (u32::MAX, 0);
         for track in [0, 2] {
-            let Some(held) = self.held(roles[track], pin) else {
+            let Some(held) = self.held(roles, track, pin) else {
                 vacant = vacant.or(Some(track));
                 continue;
             };
@@ -342,14 +361,14 @@ impl Incoming {
             if head.epoch.pms_serial > found.epoch.pms_serial {
                 return Err(Refused::Behind);
             }
-            oldest = oldest.min((held.place.used.load(Ordering::Relaxed), track));
+            oldest = oldest.min((held.used.load(Ordering::Relaxed), track));
         }
         Ok((vacant.or(dead).unwrap_or(oldest.1), false))
     }
 
     fn unseen_place(&self, roles: Roles, pin: &Pin<'_>) -> Option<usize> {
         (0..PLACES).find(|&index| {
-            let stamp = Stamp::from_bits(self.places[index].stamp.load(Ordering::Relaxed));
+            let stamp = Stamp::from_bits(self.stamps[index].load(Ordering::Relaxed));
             !roles.contains(&(index as u8)) && pin.quiescence().passed(stamp)
         })
     }
@@ -371,8 +390,8 @@ impl Incoming {
         if old.iter().any(gone) {
             let stamp = pin.quiescence().retire().to_bits();
             for role in old.iter().filter(|r| gone(r)) {
-                if let Some(place) = self.places.get(usize::from(*role)) {
-                    place.stamp.store(stamp, Ordering::Relaxed);
+                if let Some(place) = self.stamps.get(usize::from(*role)) {
+                    place.store(stamp, Ordering::Relaxed);
                 }
             }
         }

@@ -36,7 +36,7 @@ fn take(
         kri,
         session: &session,
         psntp,
-        now: u64::from(psntp),
+        now: u64::from(psntp) << TICK_SHIFT,
     };
     i.take_in(&found, &pin, |e| e.src_generation != 9)
 }

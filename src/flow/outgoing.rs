@@ -26,6 +26,7 @@ use super::epoch::Epoch;
 use super::floor::FloorCells;
 use super::quiescence::{Pin, Stamp};
 use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
+use super::times::{LastReceived, SendTimes};
 use crate::crypto::SessionKey;
 use crate::wire::Prseq;
 use zeroize::Zeroize;
@@ -56,6 +57,7 @@ impl OutKey {
         self.kri & 1 == 1
     }
 
+    #[inline]
     fn prseq(&self, count: u16) -> Prseq {
         let sum = u32::from(count) * u32::from(self.step) + u32::from(self.offset);
         // 2^15 = 1 modulo 32,767, so the 15-bit digits of the sum are added until one is left. The first addition leaves at most
@@ -124,11 +126,10 @@ pub struct Need<'f> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoNumber;
 
-/// The sender's half of a flow.
+/// The sender's half of a flow. Key changes have a cache line of their own, each key has one, and what every packet reads and writes
+/// begins another.
+#[repr(C, align(64))]
 pub struct Outgoing {
-    word: AtomicU64,
-    /// When the chapter began, in cycles.
-    born: AtomicU64,
     /// Packets of the chapters before.
     earlier: AtomicU64,
     /// When the spare key went out of sight, for the chapter in `stamped`.
@@ -141,6 +142,19 @@ pub struct Outgoing {
     serial: AtomicU32,
     secrets: [AtomicU32; 2],
     keys: [SharedCell<OutKey>; 2],
+    word: AtomicU64,
+    /// When the chapter began, in cycles.
+    born: AtomicU64,
+    /// The last packet received, for what the next one to go out says of it.
+    pub last_received: LastReceived,
+    /// Send times, for round trips.
+    pub send_times: SendTimes,
+}
+
+/// From half of a chapter on, whether a packet with this count sees to the next key. Not each does: `ready` is on another cache line.
+fn prepares(count: u16, limit: u16) -> bool {
+    let now_and_then = if limit >= 256 { 31 } else { 0 };
+    count >= limit / 2 && count & now_and_then == 0
 }
 
 #[derive(Clone, Copy)]
@@ -168,8 +182,6 @@ impl Outgoing {
     #[cfg(any(test, feature = "loom"))]
     pub(crate) fn new() -> Self {
         Self {
-            word: AtomicU64::new(0),
-            born: AtomicU64::new(0),
             earlier: AtomicU64::new(0),
             stamp: AtomicU64::new(0),
             stamped: AtomicU32::new(0),
@@ -181,6 +193,10 @@ impl Outgoing {
                 SharedCell::new(OutKey::default()),
                 SharedCell::new(OutKey::default()),
             ],
+            word: AtomicU64::new(0),
+            born: AtomicU64::new(0),
+            last_received: LastReceived::new(),
+            send_times: SendTimes::new(),
         }
     }
 
@@ -200,6 +216,30 @@ impl Outgoing {
         for counter in [&self.stamped, &self.claim, &self.ready, &self.serial] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.last_received.reset();
+        self.send_times.reset();
+    }
+
+    /// When the last packet was sent, in cycles of 48 bits; `None` before the first.
+    #[must_use]
+    pub fn last_sent(&self) -> Option<u64> {
+        let word = Word::unpack(self.word.load(Ordering::Relaxed));
+        self.send_times.when(word.psntp)
+    }
+
+    /// Fetches both keys and the line of the number.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for key in &self.keys {
+            super::prefetch(key);
+        }
+        self.prefetch_times();
+    }
+
+    /// Fetches the line of the number, which is also that of the last packets sent and received.
+    #[inline]
+    pub(crate) fn prefetch_times(&self) {
+        super::prefetch(&self.word);
     }
 
     /// Overwrites the keys.
@@ -233,11 +273,55 @@ impl Outgoing {
         self.secret_of(Word::unpack(self.word.load(Ordering::Acquire)).chapter)
     }
 
+    #[inline]
     fn key_of<'p>(&'p self, chapter: u32, _pin: &'p Pin<'_>) -> &'p OutKey {
         // SAFETY: the word, read under this pin, showed `chapter`, so its key was written before (the swap that published it
         // is a release, the read an acquire). `prepare` writes this place again only for chapter + 2, after a stamp taken
         // while the word showed chapter + 1 has passed, which it cannot before this pin ends.
         unsafe { self.keys[(chapter & 1) as usize].read() }
+    }
+
+    /// Takes the next number of the key in use, for a flow that has settled in its epoch: what nearly every packet does. `None` where
+    /// the key is due to change, or the next one to be prepared: [`Outgoing::number`] does that.
+    #[inline]
+    pub fn next<'p>(
+        &'p self,
+        pin: &'p Pin<'_>,
+        limit: u16,
+        max_age: u64,
+        now: u64,
+    ) -> Option<Number<'p>> {
+        let mut bits = self.word.load(Ordering::Acquire);
+        loop {
+            let word = Word::unpack(bits);
+            let aged = now.saturating_sub(self.born.load(Ordering::Relaxed)) >= max_age;
+            if word.chapter == 0 || word.count >= limit || prepares(word.count, limit) || aged {
+                return None;
+            }
+            let next = Word {
+                count: word.count + 1,
+                psntp: word.psntp.wrapping_add(1),
+                ..word
+            };
+            match self.word.compare_exchange_weak(
+                bits,
+                next.pack(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => {
+                    let key = self.key_of(next.chapter, pin);
+                    return Some(Number {
+                        key,
+                        prseq: key.prseq(next.count),
+                        psntp: next.psntp,
+                        current: true,
+                        first_of_key: false,
+                    });
+                }
+                Err(seen) => bits = seen,
+            }
+        }
     }
 
     /// Takes the next number for a sealed packet, changing the key first where that is due.
@@ -258,7 +342,7 @@ impl Outgoing {
             let next_chapter = word.chapter.wrapping_add(1);
             let usable = word.chapter != 0 && word.count < need.limit;
             let change = !usable || self.is_due(word.chapter, need, pin);
-            let prepared = if change || word.count >= need.limit / 2 {
+            let prepared = if change || prepares(word.count, need.limit) {
                 self.prepare(pin, word.chapter, need, &mut derive)
             } else {
                 false

@@ -27,6 +27,7 @@ const ORIGIN: u32 = 1 << 30;
 const LONGEST_SERIES: u32 = 1 << 29;
 
 /// Counts of one direction. All zero is a fresh one.
+#[repr(C)]
 pub struct Sequence {
     word: AtomicU64,
     first: AtomicU32,

@@ -129,23 +129,32 @@ impl FlowTable {
         &self.hasher
     }
 
-    /// Fetches what [`FlowTable::find`] reads first.
+    /// Fetches what [`FlowTable::likely`] reads.
+    #[inline]
     pub fn prefetch(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
+    /// An entry with this hash, which is nearly always the flow that [`FlowTable::find`] finds, though its name was not read yet: so it
+    /// can be fetched before it is.
+    #[inline]
+    #[must_use]
+    pub fn likely<'p>(&'p self, hash: u64, _pin: &'p Pin<'_>) -> Option<&'p Entry> {
+        let number = self.index.find(hash, |_| true)?;
+        self.entry(number)
+    }
+
+    #[inline]
     fn entry(&self, number: u32) -> Option<&Entry> {
         self.entries.get(number as usize)
     }
 
-    fn named(&self, number: u32, hash: u64, tuple: &FiveTuple) -> bool {
-        self.entry(number).is_some_and(|e| {
-            let name = e.name();
-            name.hash == hash && name.tuple == *tuple
-        })
+    fn named(&self, number: u32, tuple: &FiveTuple) -> bool {
+        self.entry(number).is_some_and(|e| e.tuple().is(tuple))
     }
 
     /// The flow of a tuple, named as its packets go out.
+    #[inline]
     #[must_use]
     pub fn find<'p>(
         &'p self,
@@ -153,15 +162,20 @@ impl FlowTable {
         tuple: &FiveTuple,
         _pin: &'p Pin<'_>,
     ) -> Option<&'p Entry> {
-        let number = self
-            .index
-            .find(hash, |number| self.named(number, hash, tuple))?;
+        let number = self.index.find(hash, |number| self.named(number, tuple))?;
         self.entry(number)
     }
 
     /// Marks the flow as in use at `now` (cycles); false if it is leaving and its packet has to do without.
+    #[inline]
     #[must_use]
     pub fn keep(entry: &Entry, now: u64) -> bool {
+        entry.touch(now);
+        entry.life() == life::LIVE || Self::revive(entry)
+    }
+
+    #[cold]
+    fn revive(entry: &Entry) -> bool {
         match entry.life() {
             life::LIVE => {}
             life::DYING if entry.change_life(life::DYING, life::LIVE) => {}
@@ -169,7 +183,6 @@ impl FlowTable {
             _ if entry.life() == life::LIVE => {}
             _ => return false,
         }
-        entry.touch(now);
         true
     }
 
@@ -193,7 +206,6 @@ impl FlowTable {
         self.high_water.fetch_max(number + 1, Ordering::Relaxed);
         let name = Name {
             tuple: *tuple,
-            hash,
             since,
         };
         // SAFETY: the number came off the free list just now, and is in no bucket before `insert` below.
@@ -202,7 +214,7 @@ impl FlowTable {
         for _ in 0..INSERT_TRIES {
             match self
                 .index
-                .insert(hash, number, |other| self.named(other, hash, tuple))
+                .insert(hash, number, |other| self.named(other, tuple))
             {
                 Ok(()) => return Ok(entry),
                 Err(NotInserted::Exists(other)) => {
@@ -312,9 +324,10 @@ impl<'t> Ageing<'t> {
             }
             // No worker works on a dead entry: those that saw it alive have ended their bursts, the others saw it dying, and
             // one that brought it back would have made the change above fail. So the tracks are final.
+            let hash = self.table.hasher.hash(entry.tuple());
             for head in entry.incoming.heads(pin) {
                 self.table.memory.remember(
-                    entry.hash(),
+                    hash,
                     &Remembered {
                         epoch: head.epoch,
                         kri: head.kri,
@@ -322,7 +335,7 @@ impl<'t> Ageing<'t> {
                     },
                 );
             }
-            self.table.index.remove(entry.hash(), number);
+            self.table.index.remove(hash, number);
             gone.push(number);
         }
         if !gone.is_empty() {

@@ -86,8 +86,6 @@ pub struct LastReceived {
     at: AtomicU64,
     /// PSN and the cycles since the last packet sent before it, plus one; 0 if none was sent.
     since_sent: AtomicU64,
-    /// Time of the last packet sent; 0 before the first.
-    last_sent: AtomicU64,
 }
 
 /// What a packet that goes out says of the last one that came.
@@ -107,29 +105,19 @@ impl LastReceived {
         Self {
             at: AtomicU64::new(0),
             since_sent: AtomicU64::new(0),
-            last_sent: AtomicU64::new(0),
         }
     }
 
     /// Forgets everything; to be called before anyone else can see the flow.
     pub(crate) fn reset(&self) {
-        for word in [&self.at, &self.since_sent, &self.last_sent] {
+        for word in [&self.at, &self.since_sent] {
             word.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Notes that a packet is sent at `now`.
-    pub fn sent(&self, now: u64) {
-        self.last_sent.store(now & TIME, Ordering::Relaxed);
-    }
-
-    /// Notes that the packet `psn` came at `now`.
-    pub fn received(&self, psn: u16, now: u64) {
-        let sent = self.last_sent.load(Ordering::Relaxed);
-        let since = match sent {
-            0 => None,
-            sent => cycles_between(sent, now),
-        };
+    /// Notes that the packet `psn` came at `now`, and that the last packet before it was sent at `last_sent`.
+    pub fn received(&self, psn: u16, now: u64, last_sent: Option<u64>) {
+        let since = last_sent.and_then(|sent| cycles_between(sent, now));
         // The deltas of two packets must not be mixed: the reader takes this one only if its PSN is the other word's.
         self.since_sent.store(
             pack(psn, since.map_or(0, |c| (c + 1).min(TIME))),
@@ -204,7 +192,7 @@ mod tests {
     fn deltas_follow_rfc_8250() {
         let l = LastReceived::new();
         assert_eq!(l.heard(5), None);
-        l.received(7, 100);
+        l.received(7, 100, None);
         assert_eq!(
             l.heard(130),
             Some(Heard {
@@ -213,8 +201,7 @@ mod tests {
                 sent_to_received: None
             })
         );
-        l.sent(140);
-        l.received(8, 150);
+        l.received(8, 150, Some(140));
         assert_eq!(
             l.heard(151),
             Some(Heard {

@@ -38,7 +38,7 @@ use thiserror::Error;
 
 use super::buffer::{NoHeadroom, PacketBuf};
 use super::frame::{Ipv6Packet, ipv6, protocol};
-use super::options::{FIRST_OPTION, MAX_HEADER, Options, pad};
+use super::options::{FIRST_OPTION, MAX_HEADER, Options, PADN, pad};
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +47,8 @@ mod tests;
 const ALIGNMENT: usize = 4;
 /// The unit of an extension header's length.
 const UNIT: usize = 8;
+/// Where the option stands in a header that it has for itself, behind a PadN of two bytes.
+const FIRST_PLACE: usize = FIRST_OPTION.next_multiple_of(ALIGNMENT);
 
 /// Why a packet cannot take the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -98,7 +100,32 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`CannotInsert`]; the packet then passes unmarked.
+#[inline]
 pub fn plan_insert(frame: &[u8], p: &Ipv6Packet, option_size: usize) -> Result<Plan, CannotInsert> {
+    let new_len = option_size.saturating_add(FIRST_PLACE);
+    let payload_len = new_len.saturating_add(p.payload_len.into());
+    let alone = p.dest_opts_at.is_none() && new_len.is_multiple_of(UNIT);
+    if !alone || new_len > MAX_HEADER || payload_len > u16::MAX.into() {
+        return plan_among_options(frame, p, option_size);
+    }
+    Ok(Plan {
+        growth: new_len as u16,
+        header_at: p.upper_at,
+        kept: 0,
+        old_len: 0,
+        new_len: new_len as u16,
+        option_at: FIRST_PLACE as u16,
+        option_size: option_size as u16,
+    })
+}
+
+/// [`plan_insert`] for any packet: above, for one without the header and an option that fills a new one, it finds the same.
+#[inline(never)]
+fn plan_among_options(
+    frame: &[u8],
+    p: &Ipv6Packet,
+    option_size: usize,
+) -> Result<Plan, CannotInsert> {
     if let Some(option) = p.option {
         return Err(CannotInsert::Present { at: option.at });
     }
@@ -137,7 +164,68 @@ pub fn plan_insert(frame: &[u8], p: &Ipv6Packet, option_size: usize) -> Result<P
 /// # Errors
 /// [`NoHeadroom`] leaves the packet as it was. So does a plan or an option that is not for this packet: a caller's
 /// mistake, answered the same way rather than by a panic.
+#[inline(always)]
 pub fn insert(
+    buf: &mut impl PacketBuf,
+    p: &Ipv6Packet,
+    plan: &Plan,
+    option: &[u8],
+) -> Result<usize, NoHeadroom> {
+    let gap = FIRST_PLACE + option.len();
+    let fills_its_header = plan.old_len == 0
+        && usize::from(plan.option_at) == FIRST_PLACE
+        && usize::from(plan.new_len) == gap
+        && usize::from(plan.option_size) == option.len();
+    if !fills_its_header {
+        return insert_among_options(buf, p, plan, option);
+    }
+    let misfit = NoHeadroom { wanted: gap };
+    let front = usize::from(plan.header_at);
+    if buf.data().len() < front {
+        return Err(misfit);
+    }
+    buf.prepend(gap)?;
+    write_alone(buf.data_mut(), p, front, option).ok_or(misfit)
+}
+
+/// Moves the `front` bytes before the gap that was opened, and fills the gap with a header for `option` alone.
+#[inline(always)]
+fn write_alone(data: &mut [u8], p: &Ipv6Packet, front: usize, option: &[u8]) -> Option<usize> {
+    let gap = FIRST_PLACE + option.len();
+    move_forward(data, front, gap)?;
+    let name = data.get_mut(usize::from(p.next_header_at))?;
+    let upper = std::mem::replace(name, protocol::DESTINATION_OPTIONS);
+    let header = data.get_mut(front..front + gap)?;
+    let (start, place) = header.split_first_chunk_mut::<FIRST_PLACE>()?;
+    *start = [upper, ext_len(gap), PADN, 0];
+    place.get_mut(..option.len())?.copy_from_slice(option);
+    set_payload_len(data, p, 0, gap)?;
+    Some(front + FIRST_PLACE)
+}
+
+/// Moves `front` bytes from `gap` on to the start.
+#[inline(always)]
+fn move_forward(data: &mut [u8], front: usize, gap: usize) -> Option<()> {
+    const CHUNK: usize = 16;
+    let whole = front.next_multiple_of(CHUNK);
+    let moved = data.get_mut(..whole + gap);
+    let Some(moved) = moved.filter(|_| gap >= CHUNK) else {
+        data.get_mut(..front + gap)?.copy_within(gap.., 0);
+        return Some(());
+    };
+    // Whole chunks, the last of which also fills some of the gap: so no length has to be told apart.
+    let mut at = 0;
+    while at < whole {
+        let chunk: [u8; CHUNK] = *moved.get(at + gap..)?.first_chunk()?;
+        *moved.get_mut(at..)?.first_chunk_mut()? = chunk;
+        at += CHUNK;
+    }
+    Some(())
+}
+
+/// [`insert`] for any plan.
+#[inline(never)]
+fn insert_among_options(
     buf: &mut impl PacketBuf,
     p: &Ipv6Packet,
     plan: &Plan,

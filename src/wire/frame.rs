@@ -23,7 +23,8 @@
 
 use thiserror::Error;
 
-use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN};
+use super::options::PADN;
+use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN, VERSION};
 use super::tuple::FiveTuple;
 use chain::{Chain, Walk};
 
@@ -266,7 +267,106 @@ impl OptionKind {
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the frame. How the frame is to be treated is the caller's policy.
+#[inline]
 pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
+    match parse_common(frame, option_type) {
+        Some(packet) => Ok(Parsed::Packet(packet)),
+        None => parse_any(frame, option_type),
+    }
+}
+
+/// What most frames are, in few steps: without VLAN tag, TCP or UDP between two hosts, behind nothing or behind a header with only a
+/// sealed option in it, the way [`crate::wire::dest_opts`] writes it. Of these it finds what [`parse_any`] does, of others `None`.
+#[inline(always)]
+fn parse_common(frame: &[u8], option_type: u8) -> Option<Ipv6Packet> {
+    const UPPER: usize = ETHERNET_LEN + IPV6_LEN;
+    /// Bytes of the header with a sealed option, in units of 8 less one.
+    const UNITS: u8 = 4;
+    const EXTENDED: usize = UPPER + 8 * (UNITS as usize + 1);
+    const OPTION: usize = UPPER + 4;
+
+    let head: &[u8; UPPER] = frame.first_chunk()?;
+    let ip = &head[ETHERNET_LEN..];
+    let payload_len = u16::from_be_bytes([ip[ipv6::PAYLOAD_LENGTH], ip[ipv6::PAYLOAD_LENGTH + 1]]);
+    let ethertype = u16::from_be_bytes([head[ETHERTYPE_AT], head[ETHERTYPE_AT + 1]]);
+    let end = UPPER + usize::from(payload_len);
+    if ethertype != ETHERTYPE_IPV6
+        || ip[0] >> 4 != 6
+        || end > frame.len()
+        || ip[ipv6::SRC] == 0xff
+        || ip[ipv6::DST] == 0xff
+    {
+        return None;
+    }
+    let mut next = ip[ipv6::NEXT_HEADER];
+    let mut upper_at = UPPER;
+    let mut option = None;
+    if next == protocol::DESTINATION_OPTIONS {
+        let header: &[u8; EXTENDED - UPPER] = frame.get(UPPER..)?.first_chunk()?;
+        let &[
+            upper,
+            UNITS,
+            PADN,
+            0,
+            kind,
+            SEALED_LEN,
+            version,
+            _,
+            r0,
+            r1,
+            ..,
+        ] = header
+        else {
+            return None;
+        };
+        if kind != option_type || version >> 4 != VERSION || (r0 == 0 && r1 < 2) {
+            return None;
+        }
+        next = upper;
+        upper_at = EXTENDED;
+        option = Some(PdmOption {
+            at: OPTION as u16,
+            kind: OptionKind::Sealed,
+        });
+    }
+    let least = match next {
+        protocol::TCP => 20,
+        protocol::UDP => 8,
+        _ => return None,
+    };
+    if upper_at + least > end {
+        return None;
+    }
+    let &[s0, s1, d0, d1, ..] = frame.get(upper_at..)?.first_chunk::<8>()?;
+    let is_tcp_syn = next == protocol::TCP && frame.get(upper_at + TCP_FLAGS)? & SYN != 0;
+    let has_option = option.is_some();
+    let named_at = if has_option {
+        UPPER
+    } else {
+        ETHERNET_LEN + ipv6::NEXT_HEADER
+    };
+    Some(Ipv6Packet {
+        tuple: FiveTuple {
+            src: *ip[ipv6::SRC..].first_chunk()?,
+            dst: *ip[ipv6::DST..].first_chunk()?,
+            sport: u16::from_be_bytes([s0, s1]),
+            dport: u16::from_be_bytes([d0, d1]),
+            protocol: next,
+        },
+        ip_at: ETHERNET_LEN as u16,
+        upper_at: upper_at as u16,
+        next_header_at: named_at as u16,
+        dest_opts_at: has_option.then_some(UPPER as u16),
+        option,
+        dest_opts_named_at: (ETHERNET_LEN + ipv6::NEXT_HEADER) as u16,
+        payload_len,
+        is_tcp_syn,
+    })
+}
+
+/// Reads any frame.
+#[inline(never)]
+fn parse_any(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
     let (ethertype, ip_at) = link(frame)?;
     match ethertype {
         ETHERTYPE_IPV6 => {}
@@ -307,12 +407,12 @@ pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
         dst: first_dst,
         dest_opts: None,
     };
-    let upper = match chain.common(option_type) {
-        Some(upper) => upper,
-        None if payload.is_empty() && chain.next == protocol::HOP_BY_HOP => {
+    let upper = match chain.next {
+        protocol::TCP | protocol::UDP => chain,
+        _ if payload.is_empty() && chain.next == protocol::HOP_BY_HOP => {
             return untouched(chain::jumbogram(rest)?);
         }
-        None => match chain.walk(option_type)? {
+        _ => match chain.walk(option_type)? {
             Walk::Upper(upper) => upper,
             Walk::Stops(why) => return untouched(why),
         },

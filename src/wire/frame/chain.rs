@@ -8,7 +8,7 @@
 //! - -+------+------------+------+-------------+- - - - - -
 //! ```
 
-use super::super::options::{JUMBO_PAYLOAD, Options, PADN};
+use super::super::options::{JUMBO_PAYLOAD, Options};
 use super::{MAX_EXTENSIONS, Malformed, OptionKind, PdmOption, Untouched, protocol};
 
 /// An extension header that is known to end within the packet.
@@ -69,45 +69,6 @@ pub(super) enum Walk<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// What most packets are, in a few steps: TCP or UDP, behind nothing or behind a header with only the option in it,
-    /// the way [`crate::wire::dest_opts`] writes it. For these it finds the same as [`Chain::walk`], and `None` for others.
-    #[inline(always)]
-    pub fn common(&self, option_type: u8) -> Option<Self> {
-        if let protocol::TCP | protocol::UDP = self.next {
-            return Some(*self);
-        }
-        let &[next, units, PADN, 0, kind, len, ..] = self.rest else {
-            return None;
-        };
-        let size = (u16::from(units) + 1) * 8;
-        if self.next != protocol::DESTINATION_OPTIONS
-            || kind != option_type
-            || size != 6 + u16::from(len)
-        {
-            return None;
-        }
-        if !matches!(next, protocol::TCP | protocol::UDP) {
-            return None;
-        }
-        let (whole, rest) = self.rest.split_at_checked(size.into())?;
-        let option = PdmOption {
-            at: self.at + 4,
-            kind: OptionKind::of(whole.get(4..)?),
-        };
-        Some(Self {
-            next,
-            named_at: self.at,
-            at: self.at + size,
-            rest,
-            dst: self.dst,
-            dest_opts: Some(DestOpts {
-                at: self.at,
-                named_at: self.named_at,
-                option: Some(option),
-            }),
-        })
-    }
-
     /// Passes the extension headers.
     #[inline(never)]
     pub fn walk(mut self, option_type: u8) -> Result<Walk<'a>, Malformed> {
@@ -238,43 +199,5 @@ fn final_destination<'a>(routing: &Extension<'a>) -> Result<Route<'a>, Malformed
     match routing.whole.get(8..).and_then(<[u8]>::first_chunk) {
         Some(address) if consistent => Ok(Route::Ends(address)),
         _ => Err(Malformed::Routing),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    const OPTION_TYPE: u8 = 0x0f;
-
-    proptest! {
-        #[test]
-        fn the_common_case_is_what_the_walk_finds(
-            next in prop_oneof![5 => Just(60u8), 1 => Just(6), 1 => Just(17), 1 => Just(58)],
-            upper in prop_oneof![3 => Just(6u8), 3 => Just(17), 1 => any::<u8>()],
-            len in prop_oneof![Just(0x22u8), Just(0x12), Just(0x0a), Just(2), any::<u8>()],
-            kind in prop_oneof![4 => Just(OPTION_TYPE), 1 => any::<u8>()],
-            units in prop_oneof![Just(None), (0u8..30).prop_map(Some)],
-            version in prop_oneof![Just(0x20u8), any::<u8>()],
-            rest in vec(any::<u8>(), 0..300),
-        ) {
-            let units = units.unwrap_or(len.saturating_sub(2) / 8);
-            let payload = [&[upper, units, 1, 0, kind, len, version][..], &rest].concat();
-            let start = Chain {
-                next,
-                named_at: 20,
-                at: 54,
-                rest: &payload,
-                dst: &[7; 16],
-                dest_opts: None,
-            };
-            if let Some(found) = start.common(OPTION_TYPE) {
-                prop_assert_eq!(start.walk(OPTION_TYPE), Ok(Walk::Upper(found)));
-            } else {
-                prop_assert!(next != 6 && next != 17);
-            }
-        }
     }
 }

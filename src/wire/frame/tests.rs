@@ -1,4 +1,6 @@
 use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 const MACS: &str = "02000000000a 02000000000b";
 const SRC: &str = "20010db8000100000000000000000017";
@@ -510,4 +512,57 @@ fn every_cut_of_a_long_chain_is_refused() {
             }
         }
     }
+}
+
+proptest! {
+    /// Frames that differ from a common one in a few fields, so that about half of them still are.
+    #[test]
+    fn the_common_case_is_what_any_is(
+        next in prop_oneof![5 => Just(60u8), 1 => Just(6), 1 => Just(17), 1 => Just(58)],
+        upper in prop_oneof![3 => Just(6u8), 3 => Just(17), 1 => any::<u8>()],
+        option in prop_oneof![
+            5 => Just((0x0fu8, 0x22u8, 4u8)),
+            1 => (Just(0x0f), prop_oneof![Just(0x12u8), Just(0x0a), any::<u8>()], 0u8..30)
+        ],
+        padding in prop_oneof![9 => Just([1u8, 0]), 1 => any::<[u8; 2]>()],
+        version in prop_oneof![4 => Just(0x20u8), 1 => any::<u8>()],
+        random in prop_oneof![4 => any::<u16>(), 1 => 0u16..3],
+        addresses in any::<[u8; 32]>(),
+        first in prop_oneof![8 => Just([0x20u8, 0x26]), 1 => any::<[u8; 2]>(), 1 => Just([0x20, 0xff])],
+        short in prop_oneof![6 => Just(0u16), 1 => 0u16..80],
+        ethertype in prop_oneof![9 => Just(0x86ddu16), 1 => any::<u16>()],
+        rest in vec(any::<u8>(), 20..120),
+    ) {
+        let (kind, len, units) = option;
+        let [r0, r1] = random.to_be_bytes();
+        let header = [upper, units, padding[0], padding[1], kind, len, version, 0, r0, r1];
+        let payload = match next {
+            60 => [&header[..], &[7; 30], &rest].concat(),
+            _ => rest,
+        };
+        let mut frame = bytes(MACS);
+        frame.extend(ethertype.to_be_bytes());
+        frame.extend([0x60, 0, 0, 0]);
+        frame.extend((payload.len() as u16 - short.min(payload.len() as u16)).to_be_bytes());
+        frame.extend([next, 64]);
+        frame.extend(addresses);
+        (frame[22], frame[38]) = (first[0], first[1]);
+        frame.extend(payload);
+        if let Some(found) = parse_common(&frame, 0x0f) {
+            prop_assert_eq!(parse_any(&frame, 0x0f), Ok(Parsed::Packet(found)));
+        }
+    }
+}
+
+#[test]
+fn what_the_appliance_writes_is_common() {
+    let udp = packet(17, UDP);
+    assert_eq!(parse_common(&udp, 0x0f), Some(accepted(&udp)));
+    let sealed = packet(60, &format!("11 04 {SEALED} {UDP}"));
+    let found = parse_common(&sealed, 0x0f);
+    assert!(found.is_some_and(|p| p.option.is_some()));
+    assert_eq!(
+        parse_any(&sealed, 0x0f),
+        Ok(Parsed::Packet(accepted(&sealed)))
+    );
 }
