@@ -39,6 +39,7 @@ use thiserror::Error;
 use super::buffer::{NoHeadroom, PacketBuf};
 use super::frame::{Ipv6Packet, ipv6, protocol};
 use super::options::{FIRST_OPTION, MAX_HEADER, Options, PADN, pad};
+use super::pdmv2::{SEALED_LEN, SEALED_SIZE};
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,9 @@ const ALIGNMENT: usize = 4;
 const UNIT: usize = 8;
 /// Where the option stands in a header that it has for itself, behind a PadN of two bytes.
 const FIRST_PLACE: usize = FIRST_OPTION.next_multiple_of(ALIGNMENT);
+
+/// Bytes that are moved at once: less than a header with an option, so that no chunk is written over before it was read.
+const CHUNK: usize = 16;
 
 /// Why a packet cannot take the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -206,7 +210,6 @@ fn write_alone(data: &mut [u8], p: &Ipv6Packet, front: usize, option: &[u8]) -> 
 /// Moves `front` bytes from `gap` on to the start.
 #[inline(always)]
 fn move_forward(data: &mut [u8], front: usize, gap: usize) -> Option<()> {
-    const CHUNK: usize = 16;
     let whole = front.next_multiple_of(CHUNK);
     let moved = data.get_mut(..whole + gap);
     let Some(moved) = moved.filter(|_| gap >= CHUNK) else {
@@ -273,7 +276,54 @@ fn write_option(data: &mut [u8], p: &Ipv6Packet, plan: &Plan, option: &[u8]) -> 
 
 /// Takes the option that `p` names out of the packet that `buf` holds, and the header with it if nothing else is in it.
 /// `p`'s offsets are not valid any more afterwards. False if there is no option; the packet then is as it was.
+#[inline]
 pub fn strip(buf: &mut impl PacketBuf, p: &Ipv6Packet) -> bool {
+    match strip_alone(buf, p) {
+        Some(()) => true,
+        None => strip_from_options(buf, p),
+    }
+}
+
+/// [`strip`] for a sealed option that has the header for itself, the way [`insert`] writes it; `None`, and nothing done, for others.
+#[inline(always)]
+fn strip_alone(buf: &mut impl PacketBuf, p: &Ipv6Packet) -> Option<()> {
+    const GONE: usize = FIRST_PLACE + SEALED_SIZE;
+    let header_at = usize::from(p.dest_opts_at?);
+    let option = p.option?;
+    let named_at = usize::from(p.dest_opts_named_at);
+    let length_at = usize::from(p.ip_at) + ipv6::PAYLOAD_LENGTH;
+    let data = buf.data_mut();
+    let header: &[u8; GONE] = data.get(header_at..)?.first_chunk()?;
+    let units = const { ext_len(GONE) };
+    let &[upper, len, PADN, 0, _, SEALED_LEN, ..] = header else {
+        return None;
+    };
+    // The front is moved in chunks that may overlap, and so has to have one at least.
+    let is_alone = len == units && usize::from(option.at) == header_at + FIRST_PLACE;
+    if !is_alone || header_at < CHUNK || named_at >= header_at || length_at + 2 > header_at {
+        return None;
+    }
+    let payload_len = p.payload_len.checked_sub(GONE as u16)?;
+    let front = data.get_mut(..header_at + GONE)?;
+    *front.get_mut(named_at)? = upper;
+    front
+        .get_mut(length_at..length_at + 2)?
+        .copy_from_slice(&payload_len.to_be_bytes());
+    let mut end = header_at;
+    while end > CHUNK {
+        let chunk: [u8; CHUNK] = *front.get(..end)?.last_chunk()?;
+        *front.get_mut(..end + GONE)?.last_chunk_mut()? = chunk;
+        end -= CHUNK;
+    }
+    // Over bytes that stand there already: nothing has changed where this chunk comes from.
+    let chunk: [u8; CHUNK] = *front.first_chunk()?;
+    *front.get_mut(GONE..)?.first_chunk_mut()? = chunk;
+    buf.trim_front(GONE);
+    Some(())
+}
+
+#[inline(never)]
+fn strip_from_options(buf: &mut impl PacketBuf, p: &Ipv6Packet) -> bool {
     let Some((header_at, cut)) = Cut::of(buf.data(), p) else {
         return false;
     };
@@ -407,7 +457,7 @@ fn end_of_options(header: &[u8]) -> usize {
 }
 
 /// Hdr Ext Len of a header of 8 to [`MAX_HEADER`] bytes.
-fn ext_len(len: usize) -> u8 {
+const fn ext_len(len: usize) -> u8 {
     (len / UNIT).wrapping_sub(1) as u8
 }
 
