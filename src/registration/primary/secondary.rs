@@ -221,22 +221,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         Ok(())
     }
 
-    /// Whether a list lacks one of its entries, or takes it for away: entries come to lists, and another replica cannot know of a
-    /// connection while this one has no lease.
+    /// Whether a list lacks one of its entries, or takes it for away.
     fn is_missing(&self) -> bool {
         let who = self.who();
         let mut pairings = self.primary.pairings.iter();
-        pairings.any(|pairing| {
-            let record = self.primary.record(pairing);
-            let mut listed = record
-                .own
-                .iter()
-                .filter(|own| self.entries.contains(&own.prefix));
-            listed.any(|own| {
-                let mut mine = own.given.iter().filter(|g| g.is_of(&who));
-                mine.all(|given| given.away.is_some() || given.via != who.via)
-            })
-        })
+        pairings.any(|pairing| self.primary.record(pairing).misses(&who, &self.entries))
     }
 
     /// Sends the share if it changed.
