@@ -88,6 +88,11 @@ fn control_address(side: Side) -> &'static str {
     }
 }
 
+/// Where a side's first Primary listens.
+pub fn primary_address(side: Side) -> String {
+    format!("{}:{PORT}", control_address(side))
+}
+
 /// Joins the two appliances' namespaces by a network of their own for registration, and makes everybody's certificates.
 pub fn prepare(lab: &Lab) -> Authority {
     let (a, b) = (lab.gate_netns(Side::A), lab.gate_netns(Side::B));
