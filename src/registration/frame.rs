@@ -134,6 +134,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// Whether a frame has begun and is not there yet.
+    pub fn is_within_frame(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// The next message. Waits for its first byte without end. May be dropped and called again at any time, as in `select!`: it goes on
     /// where it was. After an error the connection is to be closed.
     ///

@@ -33,9 +33,6 @@ use crate::{
     },
 };
 
-/// How long a Primary may be silent before it is asked whether it is there, and before it is taken for gone.
-const PING: Duration = Duration::from_secs(5);
-const SILENT: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(250);
 /// How long somebody who was revoked waits before asking again.
 const REVOKED: Duration = Duration::from_secs(60);
@@ -119,7 +116,10 @@ impl Agent {
 
     /// Registers, and again whenever the connection breaks, until the core is gone.
     pub async fn run(mut self, via: Via) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(match &via {
+            Via::Embedded { .. } => 1,
+            Via::Remote { addresses, .. } => addresses.len(),
+        });
         let mut turn = 0;
         loop {
             let began = Instant::now();
@@ -155,10 +155,7 @@ impl Agent {
                 End::Refused(reason) => format!("it refused: {}", reason.word()),
                 End::Gone(why) => why,
             };
-            if began.elapsed() > SILENT {
-                backoff.reset();
-            }
-            let wait = backoff.next();
+            let wait = backoff.next(began.elapsed());
             tracing::warn!(
                 grants = self.grants.len(),
                 "no connection to the Primary, again in {:.1} s: {why}",
@@ -201,14 +198,14 @@ impl Agent {
         writer.send(&Message::Register(register)).await?;
         // Sets that workers do not see yet, with the shares that they came from.
         let mut unseen = VecDeque::<(u64, u64)>::new();
-        let mut pulse = Pulse::new(PING, SILENT);
+        let mut pulse = Pulse::new();
         let mut tick = interval(TICK);
         loop {
             let applied = *self.applied.borrow_and_update();
             while let Some((_, share)) = unseen.pop_front_if(|(serial, _)| *serial <= applied) {
                 writer.send(&Message::Ack(Ack { serial: share })).await?;
             }
-            if pulse.asks()? {
+            if pulse.asks(reader.is_within_frame())? {
                 writer.send(&Message::Ping(Ping { number: 0 })).await?;
             }
             tokio::select! {
@@ -224,7 +221,7 @@ impl Agent {
                         Message::Ping(Ping { number }) => {
                             writer.send(&Message::Pong(Pong { number })).await?;
                         }
-                        Message::Pong(_) => {}
+                        Message::Pong(_) if pulse.answered() => {}
                         Message::Refused(refused) => return Err(End::Refused(refused.reason)),
                         other => return Err(End::Gone(format!("a {} has no place here", other.kind()))),
                     }

@@ -164,6 +164,12 @@ impl Lab {
         }
     }
 
+    /// Makes room for two appliances in a row at a side: a link `mid0` to `mid1` between them.
+    pub fn split(&self, side: Side) {
+        let gate = self.gate_netns(side);
+        self.veth((gate, "mid0"), (gate, "mid1"), self.shape.outside_mtu);
+    }
+
     pub fn host(&self, side: Side) -> &Netns {
         &self.hosts[side as usize]
     }
@@ -262,10 +268,32 @@ impl Lab {
         self.udp_served(from, port, options, "0ms")
     }
 
+    /// The same to another address of the host.
+    pub fn udp_to(
+        &self,
+        from: Side,
+        to: Ipv6Addr,
+        port: u16,
+        options: &Datagrams,
+    ) -> (Value, Value) {
+        self.send(from, to, port, options, "0ms")
+    }
+
     /// The same, to a receiver that takes a while over each datagram.
     pub fn udp_served(
         &self,
         from: Side,
+        port: u16,
+        options: &Datagrams,
+        time: &str,
+    ) -> (Value, Value) {
+        self.send(from, from.other().address(), port, options, time)
+    }
+
+    fn send(
+        &self,
+        from: Side,
+        to: Ipv6Addr,
         port: u16,
         options: &Datagrams,
         time: &str,
@@ -279,7 +307,7 @@ impl Lab {
         }
         let mut sink = Process::start(sink);
         sink.wait_for("udp-sink: ready", Duration::from_secs(5));
-        let to = format!("[{}]:{port}", from.other().address());
+        let to = format!("[{to}]:{port}");
         let mut send = self.tool(
             from,
             &["udp-send", "--to", &to, "--port", &port.to_string()],

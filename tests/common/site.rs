@@ -26,6 +26,8 @@ pub struct Terms {
     pub store: Option<String>,
     /// Which replica of a side's Primary: tells its port and its files apart.
     pub replica: u16,
+    /// An appliance's interfaces, inside and outside.
+    pub interfaces: [&'static str; 2],
 }
 
 /// Replicas that Secondaries and peers try.
@@ -43,6 +45,7 @@ impl Default for Terms {
             rotation_packets: 32767,
             store: None,
             replica: 0,
+            interfaces: ["in0", "out0"],
         }
     }
 }
@@ -86,6 +89,11 @@ fn control_address(side: Side) -> &'static str {
         Side::A => "10.9.0.1",
         Side::B => "10.9.0.2",
     }
+}
+
+/// Where a side's first Primary listens.
+pub fn primary_address(side: Side) -> String {
+    format!("{}:{PORT}", control_address(side))
 }
 
 /// Joins the two appliances' namespaces by a network of their own for registration, and makes everybody's certificates.
@@ -157,13 +165,14 @@ pub fn primary_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
 
 /// The appliance's own sections.
 fn appliance_yaml(lab: &Lab, side: Side, terms: &Terms) -> String {
-    let dir = gate_dir(lab, side);
+    let [inside, outside] = terms.interfaces;
+    let dir = gate_dir(lab, side, terms);
     let dir = dir.display();
     let core = side as usize % std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         r#"ports:
-  inside: {{ device: "net_af_packet0,iface=in0" }}
-  outside: {{ device: "net_af_packet1,iface=out0" }}
+  inside: {{ device: "net_af_packet0,iface={inside}" }}
+  outside: {{ device: "net_af_packet1,iface={outside}" }}
 workers: {{ cores: [{core}], idle: sleep }}
 management: {{ core: {core} }}
 eal: {{ hugepages: off }}
@@ -176,8 +185,10 @@ telemetry: {{ prometheus: null, socket: {dir}/pdmgate.sock }}
     )
 }
 
-fn gate_dir(lab: &Lab, side: Side) -> PathBuf {
-    lab.dir().join(format!("gate-{side:?}").to_lowercase())
+fn gate_dir(lab: &Lab, side: Side, terms: &Terms) -> PathBuf {
+    let inside = terms.interfaces[0];
+    lab.dir()
+        .join(format!("gate-{side:?}-{inside}").to_lowercase())
 }
 
 /// Starts the appliance of a side with its Primary in the same process.
@@ -189,12 +200,17 @@ pub fn embedded(lab: &Lab, side: Side, terms: &Terms) -> Gate {
         secondary_name(side),
         prefix(side)
     );
-    Gate::start_with(lab, side, gate_dir(lab, side), &yaml)
+    Gate::start_with(lab, side, gate_dir(lab, side, terms), &yaml)
 }
 
-/// Starts the appliance of a side as a Secondary of the Primary that [`primary`] starts.
+/// Starts the appliance of a side as a Secondary of the Primary that [`primary`] or [`embedded`] starts.
 pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
-    let (dir, name) = (lab.dir().display(), secondary_name(side));
+    another(lab, side, terms, secondary_name(side), prefix(side))
+}
+
+/// Starts another appliance of a side, with a certificate and an entry of its own.
+pub fn another(lab: &Lab, side: Side, terms: &Terms, name: &str, entry: &str) -> Gate {
+    let dir = lab.dir().display();
     let yaml = format!(
         r#"{}secondary:
   primary: {}
@@ -202,14 +218,13 @@ pub fn apart(lab: &Lab, side: Side, terms: &Terms) -> Gate {
   certificate: {dir}/{name}.pem
   key: {dir}/{name}.key
   authorities: {dir}/ca.pem
-  entries: ["{}"]
+  entries: ["{entry}"]
 "#,
         appliance_yaml(lab, side, terms),
         addresses(side),
         primary_name(side),
-        prefix(side)
     );
-    Gate::start_with(lab, side, gate_dir(lab, side), &yaml)
+    Gate::start_with(lab, side, gate_dir(lab, side, terms), &yaml)
 }
 
 /// Starts the Primary of a side alone.

@@ -5,6 +5,7 @@ mod common;
 #[path = "../wirepeer/mod.rs"]
 mod wirepeer;
 
+mod bounds;
 mod floods;
 
 use common::authority::Authority;

@@ -10,7 +10,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,8 +90,8 @@ fn server_config(dir: &Path, name: &str) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-fn tcp(port: u16) -> TcpStream {
-    let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn tcp(address: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(address).unwrap();
     tcp.set_nodelay(true).unwrap();
     tcp
 }
@@ -109,9 +109,18 @@ impl Conn {
 
     /// Connects, which may be refused in the handshake.
     pub fn try_connect(config: Arc<ClientConfig>, port: u16) -> io::Result<Self> {
-        let tcp = tcp(port);
+        Self::connect_to(config, ([127, 0, 0, 1], port).into(), "hq.example")
+    }
+
+    /// Connects to a Primary of that name somewhere else.
+    pub fn connect_to(
+        config: Arc<ClientConfig>,
+        address: SocketAddr,
+        name: &'static str,
+    ) -> io::Result<Self> {
+        let tcp = tcp(address);
         bounded(&tcp, SOON);
-        let name = ServerName::try_from("hq.example").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let mut through = tcp.try_clone()?;
         while tls.is_handshaking() {

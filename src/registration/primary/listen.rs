@@ -2,7 +2,7 @@
 //! first, so that any number of half-open connections does not keep an honest one, which is through in milliseconds, away.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -35,6 +35,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HALF_OPEN: usize = 512;
 /// Least time between two log lines that none can be accepted.
 const COMPLAIN: Duration = Duration::from_secs(10);
+/// Connections of one certificate: as many as an entry may have Secondaries.
+const OF_ONE: usize = 64;
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: u32 = 1_024;
 
@@ -104,6 +106,42 @@ impl Drop for Done {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|(number, _)| *number != self.number);
+    }
+}
+
+/// Counts the connections of each certificate by its names.
+pub(super) type Seats = Mutex<HashMap<String, usize>>;
+
+/// A place among the connections of one certificate.
+struct Seat<'p> {
+    seats: &'p Seats,
+    names: String,
+}
+
+impl<'p> Seat<'p> {
+    /// `None` if all are taken.
+    fn take(seats: &'p Seats, names: &[String]) -> Option<Self> {
+        let names = names.join(" ");
+        let mut all = seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = all.entry(names.clone()).or_default();
+        if *taken >= OF_ONE {
+            return None;
+        }
+        *taken += 1;
+        drop(all);
+        Some(Self { seats, names })
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut all = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = all.get_mut(&self.names) {
+            *taken -= 1;
+            if *taken == 0 {
+                all.remove(&self.names);
+            }
+        }
     }
 }
 
@@ -177,6 +215,10 @@ async fn dispatch(primary: &Arc<Primary>, opened: Opened, who: &str) {
         expires,
         first,
     } = opened;
+    let Some(_seat) = Seat::take(&primary.seats, &names) else {
+        let why = format!("it has {OF_ONE} connections already");
+        return primary.counters.closed(Closed::TooMany, who, &why);
+    };
     let allowed = match first.message {
         Message::Register(register) => {
             return secondary::serve(primary, &names, reader, writer, register, until(expires))

@@ -120,6 +120,8 @@ pub struct Primary {
     keylog: Option<keylog::Keylog>,
     /// Names connections.
     connections: AtomicU64,
+    /// Open connections by the names in the other end's certificate.
+    seats: listen::Seats,
 }
 
 /// What a Primary opens before it runs.
@@ -165,6 +167,7 @@ impl Primary {
             pairings,
             store,
             keylog: keylog.transpose()?,
+            seats: listen::Seats::default(),
             connections: AtomicU64::new(0),
         });
         primary.configure().await?;

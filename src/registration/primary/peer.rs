@@ -49,14 +49,13 @@ use crate::{
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(15);
-/// How long a peer may be silent before it is asked whether it is there, and before it is taken for gone.
-const PING: Duration = Duration::from_secs(10);
-const SILENT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// Negotiations that a peer may begin in [`ANSWER`].
 const NEGOTIATIONS: usize = 60;
 /// Requests of one peer whose answers wait for Secondaries, at most.
 const UNANSWERED: usize = 16;
+/// Lists of one peer that are answered in a second, at most: who waits for answers, as it should, sends no more of them.
+const LISTS: u32 = 50;
 /// How long to wait after the peer did not know the secret that a list came with.
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// Least time between two negotiations that this end begins.
@@ -119,7 +118,7 @@ pub(super) async fn connect(primary: Arc<Primary>, at: usize) {
     }
     let mut leads = primary.store.leads();
     let mut records = primary.mirror.changes();
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(pairing.connect.len());
     let mut addresses = pairing.connect.iter().cycle();
     loop {
         if leads.wait_for(|leads| *leads).await.is_err() {
@@ -133,31 +132,26 @@ pub(super) async fn connect(primary: Arc<Primary>, at: usize) {
         let Some(address) = addresses.next() else {
             return;
         };
+        let began = Instant::now();
         let connected = tokio::select! {
-            connected = attempt(&primary, at, address, &mut backoff) => connected,
+            connected = attempt(&primary, at, address) => connected,
             // Another replica took over: its connection is the one that counts.
             _ = leads.wait_for(|leads| !*leads) => continue,
         };
         if let Err(why) = connected {
             tracing::warn!(pairing = %pairing.name, peer = %pairing.peer, address, "no connection to the peer: {why}");
         }
-        sleep(backoff.next()).await;
+        sleep(backoff.next(began.elapsed())).await;
     }
 }
 
-async fn attempt(
-    primary: &Arc<Primary>,
-    at: usize,
-    address: &str,
-    backoff: &mut Backoff,
-) -> Result<(), String> {
+async fn attempt(primary: &Arc<Primary>, at: usize, address: &str) -> Result<(), String> {
     let Some(pairing) = primary.pairings.get(at) else {
         return Ok(());
     };
     let certificate = &primary.certificate;
     let (stream, expires) = certificate.connect(address, &pairing.peer).await?;
     let (reader, writer) = tokio::io::split(stream);
-    let since = Instant::now();
     let link = Link::new(primary, at, Reader::new(reader), Writer::new(writer));
     let end = tokio::select! {
         end = link.run(None) => end,
@@ -165,10 +159,6 @@ async fn attempt(
             End::Closed(Closed::Expired, "its certificate ended".to_owned())
         }
     };
-    // One that lasted was a good one.
-    if since.elapsed() > SILENT {
-        backoff.reset();
-    }
     report(primary, std::slice::from_ref(&pairing.peer), end)
 }
 
@@ -237,6 +227,8 @@ struct Link<'p, S> {
     theirs: Option<u64>,
     /// Its list requests that are to be answered when our Secondaries hold a version.
     owed: VecDeque<(u64, u64)>,
+    /// How many were answered in this second, and since when that is.
+    paid: (u32, Instant),
     pulse: Pulse,
     renew_sent: Option<Instant>,
 }
@@ -260,7 +252,8 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             unknown: None,
             theirs: None,
             owed: VecDeque::new(),
-            pulse: Pulse::new(PING, SILENT),
+            paid: (0, Instant::now()),
+            pulse: Pulse::new(),
             renew_sent: None,
         }
     }
@@ -318,7 +311,13 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             return Err(End::Gone("the pairing is revoked".to_owned()));
         }
         let held = *self.pairing.held.borrow();
-        while let Some((serial, _)) = self.owed.pop_front_if(|(_, version)| *version <= held) {
+        if self.paid.1.elapsed() > Duration::from_secs(1) {
+            self.paid = (0, Instant::now());
+        }
+        while self.paid.0 < LISTS
+            && let Some((serial, _)) = self.owed.pop_front_if(|(_, version)| *version <= held)
+        {
+            self.paid.0 += 1;
             let response = ListResponse {
                 serial,
                 status: Status::Ok,
@@ -327,7 +326,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         }
         self.negotiate(&record).await?;
         self.tell(&record).await?;
-        if self.pulse.asks()? {
+        if self.pulse.asks(self.reader.is_within_frame())? {
             self.send(&Message::Ping(Ping { number: 0 })).await?;
         }
         let since = match &self.negotiation {

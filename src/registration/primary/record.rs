@@ -336,6 +336,18 @@ impl PairingRecord {
         Ok(number)
     }
 
+    /// Whether one of these entries, where it is listed, lacks a generation of `who`, or takes it for away: entries come to lists, and
+    /// another replica cannot know of a connection while the one that has it lacks its lease. A connection to another replica is no
+    /// reason: the newest is the one that counts, and whose Secondary has left it must not claim it back.
+    #[must_use]
+    pub fn misses(&self, who: &Who<'_>, entries: &[Prefix]) -> bool {
+        let mut listed = self.own.iter().filter(|own| entries.contains(&own.prefix));
+        listed.any(|own| {
+            let mut mine = own.given.iter().filter(|given| given.is_of(who));
+            mine.all(|given| given.away.is_some())
+        })
+    }
+
     /// Whether a Secondary has been away for so short a time that it is likely to be back soon, and nobody has taken its place.
     #[must_use]
     pub fn reconnects(&self, now: u64) -> bool {

@@ -29,10 +29,10 @@ use crate::{
     snapshot::Grant,
 };
 
-/// How long a Secondary may be silent before it is asked whether it is there, and before it is taken for gone.
-const PING: Duration = Duration::from_secs(5);
-const SILENT: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(250);
+/// How long a share may stay unacknowledged. Others no longer wait for this one by then; it has secrets that may be out of date, and a
+/// new connection is what may help it.
+const ACK: Duration = Duration::from_secs(20);
 /// Keys that a Secondary may ask for in a second.
 const POLLS: u32 = 1_000;
 
@@ -56,8 +56,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
         entries: Vec::new(),
         sent: 0,
         acknowledged: 0,
+        sent_at: Instant::now(),
         given: BTreeMap::new(),
-        pulse: Pulse::new(PING, SILENT),
+        pulse: Pulse::new(),
         polls: (Instant::now(), 0),
     };
     let end = tokio::select! {
@@ -90,6 +91,8 @@ struct Session<'p, S> {
     /// The newest share, and the newest that it acknowledged.
     sent: u64,
     acknowledged: u64,
+    /// When the newest share went out.
+    sent_at: Instant,
     /// Per pairing: the version of the record that the newest share was made of.
     given: BTreeMap<usize, u64>,
     pulse: Pulse,
@@ -221,22 +224,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         Ok(())
     }
 
-    /// Whether a list lacks one of its entries, or takes it for away: entries come to lists, and another replica cannot know of a
-    /// connection while this one has no lease.
+    /// Whether a list lacks one of its entries, or takes it for away.
     fn is_missing(&self) -> bool {
         let who = self.who();
         let mut pairings = self.primary.pairings.iter();
-        pairings.any(|pairing| {
-            let record = self.primary.record(pairing);
-            let mut listed = record
-                .own
-                .iter()
-                .filter(|own| self.entries.contains(&own.prefix));
-            listed.any(|own| {
-                let mut mine = own.given.iter().filter(|g| g.is_of(&who));
-                mine.all(|given| given.away.is_some() || given.via != who.via)
-            })
-        })
+        pairings.any(|pairing| self.primary.record(pairing).misses(&who, &self.entries))
     }
 
     /// Sends the share if it changed.
@@ -285,6 +277,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             grants.extend(share::grant(&terms, record, &who, &self.entries));
         }
         self.sent += 1;
+        self.sent_at = Instant::now();
         self.given = now_given;
         let mut share = Share {
             serial: self.sent,
@@ -317,7 +310,15 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
     }
 
     async fn look_alive(&mut self) -> Result<(), End> {
-        if self.pulse.asks()? {
+        if self.sent > self.acknowledged && self.sent_at.elapsed() > ACK {
+            let why = format!(
+                "share {} was not acknowledged in {} s",
+                self.sent,
+                ACK.as_secs()
+            );
+            return Err(End::Closed(Closed::Silent, why));
+        }
+        if self.pulse.asks(self.reader.is_within_frame())? {
             self.writer.send(&Message::Ping(Ping { number: 0 })).await?;
         }
         Ok(())
@@ -335,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                 self.writer.send(&Message::Pong(Pong { number })).await?;
                 Ok(())
             }
-            Message::Pong(_) => Ok(()),
+            Message::Pong(_) if self.pulse.answered() => Ok(()),
             other => Err(out_of_order(other.kind())),
         }
     }

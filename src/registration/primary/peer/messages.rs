@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
                 Err(End::Gone("the peer revoked the pairing".to_owned()))
             }
             Message::Ping(Ping { number }) => self.send(&Message::Pong(Pong { number })).await,
-            Message::Pong(_) => Ok(()),
+            Message::Pong(_) if self.pulse.answered() => Ok(()),
             Message::Refused(Refused { reason }) => {
                 if reason == Reason::Revoked {
                     self.update(PairingRecord::end).await?;

@@ -331,3 +331,28 @@ fn an_entry_that_was_taken_from_a_secondary_is_left() {
     assert!(record.withdraw(&who(1), &[prefix()]));
     assert!(record.own[0].given.is_empty() && record.own_serial > serial);
 }
+
+#[test]
+fn a_connection_that_another_replica_took_over_is_left_to_it() {
+    let mut record = record();
+    let here = who(1);
+    let there = Who {
+        via: "there",
+        ..here
+    };
+    let entries = [prefix()];
+    assert!(record.misses(&here, &entries));
+    let number = register(&mut record, 1, false, 0);
+    assert!(!record.misses(&here, &entries));
+    // The same Secondary, before its first replica noticed that it left: neither takes it back from the other.
+    let given = record.register(prefix(), &there, false, 0);
+    assert_eq!(given, Ok(number));
+    assert!(!record.misses(&here, &entries));
+    assert!(!record.misses(&there, &entries));
+    // Somebody who saw no replica of that name took it for gone.
+    record.away(1, |given| given.via == "there");
+    assert!(record.misses(&there, &entries));
+    // What is not listed is not missed, and another's is not its own.
+    assert!(!record.misses(&there, &["2001:db8:9::/64".parse().expect("a prefix")]));
+    assert!(record.misses(&who(2), &entries));
+}
