@@ -30,38 +30,51 @@ pub(super) fn classify<B: PacketBuf>(
     let policy = &turn.view.snapshot.policy;
     let mut candidates = Candidates::new();
     for (at, buf) in burst.iter().enumerate().take(BURST) {
-        let reason = match wire::parse(buf.data(), policy.option_type) {
-            Ok(Parsed::Packet(packet)) => match wanted(&packet) {
-                Ok(()) => {
-                    let hash = turn.hash(&packet.tuple);
-                    turn.shared.table.prefetch(hash);
-                    // A burst has at most BURST packets, so there is room.
-                    let _ = candidates.try_push(Candidate { at, packet, hash });
-                    continue;
-                }
-                Err(reason) => reason,
-            },
-            Ok(Parsed::Untouched(untouched)) => untouched.into(),
-            Err(malformed) => {
-                if policy.drop_malformed {
-                    fates.set(at, Fate::Drop);
-                    turn.count(Counter::DroppedMalformed);
-                }
-                malformed.into()
-            }
+        let packet = match wire::parse_common(buf.data(), policy.option_type) {
+            Some(packet) => Ok(packet),
+            None => any(turn, at, buf.data(), fates),
         };
-        turn.count(reason);
+        let decided = packet.and_then(|packet| {
+            wanted(&packet)?;
+            let hash = turn.hash(&packet.tuple);
+            turn.shared.table.prefetch(hash);
+            // A burst has at most BURST packets, so there is room.
+            let _ = candidates.try_push(Candidate { at, packet, hash });
+            Ok(())
+        });
+        if let Err(reason) = decided {
+            turn.count(reason);
+        }
     }
     candidates
 }
 
+/// Parses a frame that is not a common one.
+#[inline(never)]
+fn any(turn: &Turn<'_>, at: usize, frame: &[u8], fates: &mut Fates) -> Result<Ipv6Packet, Counter> {
+    let policy = &turn.view.snapshot.policy;
+    match wire::parse(frame, policy.option_type) {
+        Ok(Parsed::Packet(packet)) => Ok(packet),
+        Ok(Parsed::Untouched(untouched)) => Err(untouched.into()),
+        Err(malformed) => {
+            if policy.drop_malformed {
+                fates.set(at, Fate::Drop);
+                turn.count(Counter::DroppedMalformed);
+            }
+            Err(malformed.into())
+        }
+    }
+}
+
 impl Turn<'_> {
     /// The hash of a packet's flow: of its tuple as it goes out.
+    #[inline]
     fn hash(&self, tuple: &wire::FiveTuple) -> u64 {
         self.shared.table.hasher().hash(&self.outgoing(tuple))
     }
 
     /// A packet's tuple as its flow is named.
+    #[inline]
     pub(super) fn outgoing(&self, tuple: &wire::FiveTuple) -> wire::FiveTuple {
         match self.direction {
             Direction::Out => *tuple,

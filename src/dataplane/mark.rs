@@ -45,19 +45,21 @@ pub(super) fn mark<'p, B: PacketBuf>(
         let Some(buf) = burst.get_mut(c.at) else {
             continue;
         };
-        match decide(turn, tools, buf, fates, c, n, *entry) {
-            Ok(Some(mark)) => {
-                // There are at most as many marks as packets in a burst.
-                let _ = marks.try_push(mark);
-            }
-            Ok(None) => {}
-            Err(reason) => turn.count(reason),
+        let decided = decide(turn, tools, buf, fates, c, *entry, |mark| {
+            // There are at most as many marks as packets in a burst.
+            let _ = marks.try_push(Mark {
+                candidate: n,
+                ..mark
+            });
+        });
+        if let Err(reason) = decided {
+            turn.count(reason);
         }
     }
     write(turn, burst, candidates, &marks);
 }
 
-/// Whether a packet gets an option, and with which numbers. `Ok(None)` if its fate is settled already.
+/// Whether a packet gets an option, and with which numbers: `accept` gets these. Neither happens if its fate is settled already.
 #[inline(always)]
 fn decide<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -65,9 +67,9 @@ fn decide<'p, B: PacketBuf>(
     buf: &mut B,
     fates: &mut Fates,
     c: &Candidate,
-    candidate: usize,
     entry: Option<&'p Entry>,
-) -> Result<Option<Mark<'p>>, Counter> {
+    accept: impl FnOnce(Mark<'p>),
+) -> Result<(), Counter> {
     let pair = turn.pair(c, entry)?;
     let policy = &turn.view.snapshot.policy;
     let option_size = match pair.pairing.protection {
@@ -97,9 +99,9 @@ fn decide<'p, B: PacketBuf>(
             (prseq, psntp, Some((pair.pairing.suite.aead, key)))
         }
     };
-    Ok(Some(Mark {
+    accept(Mark {
         at: c.at,
-        candidate,
+        candidate: 0,
         plan,
         entry,
         prseq,
@@ -107,7 +109,8 @@ fn decide<'p, B: PacketBuf>(
         link_local: is_link_local(&c.packet.tuple.src),
         seal,
         stats: turn.stats(pair.index),
-    }))
+    });
+    Ok(())
 }
 
 /// The epoch that a flow has to send in, unless it has settled in it under this view already.
@@ -227,14 +230,14 @@ fn number_under_change<'p>(
 
 /// The packet would be longer than the outside link takes.
 #[inline(never)]
-fn too_big<'p, B: PacketBuf>(
-    turn: &Turn<'p>,
+fn too_big<B: PacketBuf>(
+    turn: &Turn<'_>,
     tools: &mut Tools,
     buf: &mut B,
     fates: &mut Fates,
     c: &Candidate,
     growth: u16,
-) -> Result<Option<Mark<'p>>, Counter> {
+) -> Result<(), Counter> {
     let policy = &turn.view.snapshot.policy;
     if policy.over_mtu == OverMtu::Pass {
         return Err(Counter::PassedOverMtu);
@@ -248,7 +251,7 @@ fn too_big<'p, B: PacketBuf>(
         turn.count(Counter::PacketTooBigSuppressed);
         turn.count(Counter::DroppedOverMtu);
         fates.set(c.at, Fate::Drop);
-        return Ok(None);
+        return Ok(());
     }
     turn.count(Counter::DroppedOverMtu);
     match wire::icmpv6::packet_too_big(buf, &c.packet, reduced, policy.icmp_source) {
@@ -261,7 +264,7 @@ fn too_big<'p, B: PacketBuf>(
             fates.set(c.at, Fate::Drop);
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Writes the options, and seals them.

@@ -263,22 +263,11 @@ impl OptionKind {
     }
 }
 
-/// Reads a frame, from its Ethernet header on. `option_type` is the type of PDM and PDMv2 options, not a padding's.
-///
-/// # Errors
-/// [`Malformed`] says what is wrong with the frame. How the frame is to be treated is the caller's policy.
-#[inline]
-pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
-    match parse_common(frame, option_type) {
-        Some(packet) => Ok(Parsed::Packet(packet)),
-        None => parse_any(frame, option_type),
-    }
-}
-
 /// What most frames are, in few steps: without VLAN tag, TCP or UDP between two hosts, behind nothing or behind a header with only a
-/// sealed option in it, the way [`crate::wire::dest_opts`] writes it. Of these it finds what [`parse_any`] does, of others `None`.
+/// sealed option in it, the way [`crate::wire::dest_opts`] writes it. Of these it finds what [`parse`] does, of others `None`.
 #[inline(always)]
-fn parse_common(frame: &[u8], option_type: u8) -> Option<Ipv6Packet> {
+#[must_use]
+pub fn parse_common(frame: &[u8], option_type: u8) -> Option<Ipv6Packet> {
     const UPPER: usize = ETHERNET_LEN + IPV6_LEN;
     /// Bytes of the header with a sealed option, in units of 8 less one.
     const UNITS: u8 = 4;
@@ -364,9 +353,11 @@ fn parse_common(frame: &[u8], option_type: u8) -> Option<Ipv6Packet> {
     })
 }
 
-/// Reads any frame.
-#[inline(never)]
-fn parse_any(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
+/// Reads a frame, from its Ethernet header on. `option_type` is the type of PDM and PDMv2 options, not a padding's.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong with the frame. How the frame is to be treated is the caller's policy.
+pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
     let (ethertype, ip_at) = link(frame)?;
     match ethertype {
         ETHERTYPE_IPV6 => {}

@@ -16,7 +16,9 @@ pub mod tuple;
 
 pub use buffer::{NoHeadroom, NoTailroom, PacketBuf, VecBuf};
 pub use dest_opts::{CannotInsert, Plan, insert, plan_insert, strip};
-pub use frame::{Ipv6Packet, Malformed, OptionKind, Parsed, PdmOption, Untouched, parse};
+pub use frame::{
+    Ipv6Packet, Malformed, OptionKind, Parsed, PdmOption, Untouched, parse, parse_common,
+};
 pub use pdm::Pdm;
 pub use pdmv2::{Metrics, OptionHeader, Prseq};
 pub use time::ScaledDelta;
