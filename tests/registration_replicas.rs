@@ -11,7 +11,7 @@ use etcd_support::Cluster;
 use std::time::{Duration, Instant};
 
 const LEASE: Duration = Duration::from_secs(4);
-/// For etcd, which looks for leases that ran out twice a second, and for a machine that does all of this at once.
+/// How much longer is waited before a test gives up; what took longer than the lease fails it too.
 const SLACK: Duration = Duration::from_secs(1);
 /// As long as a death may interrupt anything.
 const STREAM: Datagrams = Datagrams {
@@ -90,7 +90,7 @@ impl Site<'_> {
             took
         });
         println!("{what}: a new secret after {took:?}");
-        assert!(took < LEASE + SLACK, "{what}: {took:?}");
+        assert!(took < LEASE, "{what}: {took:?}");
         for (gate, (marked, failures)) in self.gates.iter().zip(before) {
             let sealed = gate.count("marked.sealed") - marked;
             assert!(sealed >= STREAM.count, "{what}: {sealed}\n{}", gate.log());

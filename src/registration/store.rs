@@ -74,6 +74,14 @@ impl EtcdConfig {
     /// etcd gives no shorter lease with its own default settings.
     pub const MIN_LEASE: Duration = Duration::from_secs(2);
 
+    /// What etcd is asked for. It looks for leases that are over twice a second, and whoever waits for one has to be told: so a second less,
+    /// that the end of a replica is over and done with within `lease`.
+    fn time_to_live(&self) -> Duration {
+        self.lease
+            .saturating_sub(Duration::from_secs(1))
+            .max(Self::MIN_LEASE)
+    }
+
     /// What the operator should be told: secrets cross the network in the clear.
     pub fn warning(&self) -> Option<String> {
         let plain = |endpoint: &&String| endpoint.starts_with("http://");

@@ -74,7 +74,7 @@ impl Etcd {
     /// Gets a lease, and starts the task that keeps it, stands for election and watches.
     pub(super) async fn open(config: &EtcdConfig) -> Result<Self, StoreError> {
         let members = Members::new(config)?;
-        let ttl = config.lease.as_secs().cast_signed();
+        let ttl = config.time_to_live().as_secs().cast_signed();
         let shared = Arc::new(Shared {
             members,
             prefix: format!("{}/", config.prefix.trim_end_matches('/')),
