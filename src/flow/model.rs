@@ -82,6 +82,55 @@ fn two_workers_never_share_a_number_across_a_key_change() {
 }
 
 #[test]
+fn a_settled_flows_numbers_and_a_key_change_never_meet() {
+    explore(3, || {
+        let q = Arc::new(Quiescence::new(2));
+        let floors = Arc::new(Floors::new(1, false).unwrap());
+        let out = Arc::new(Outgoing::new());
+        out.reset(0);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let run = |worker: usize, ages: [u64; 3]| {
+            let (q, floors, out, taken) = (q.clone(), floors.clone(), out.clone(), taken.clone());
+            move || {
+                let mut reader = q.reader(worker).unwrap();
+                for max_age in ages {
+                    let pin = reader.pin();
+                    let need = Need {
+                        epoch: EPOCH,
+                        secret: 1,
+                        serial: 1,
+                        floor: floors.cells(0, 0).unwrap(),
+                        limit: 8,
+                        max_age,
+                        now: 1,
+                        random: 0,
+                    };
+                    let next = out.next(&pin, need.limit, need.max_age, need.now);
+                    let number = match next {
+                        Some(number) => Ok(number),
+                        None => out.number(&pin, &need, |e, k| Some(key_for(e, k))),
+                    };
+                    if let Ok(n) = number {
+                        assert_eq!(n.key.key[1], n.key.kri as u8);
+                        taken.lock().unwrap().push((n.key.kri, n.prseq.get()));
+                    }
+                }
+            }
+        };
+        // To one worker the key seems too old, so it changes it while the other goes on.
+        let other = thread::spawn(run(1, [u64::MAX, u64::MAX, u64::MAX]));
+        run(0, [u64::MAX, 0, u64::MAX])();
+        other.join().unwrap();
+        let mut taken = taken.lock().unwrap();
+        let all = taken.len();
+        assert!(all > 0);
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), all, "a (key, nonce) pair came twice");
+    });
+}
+
+#[test]
 fn a_key_is_overwritten_only_when_nobody_reads_it() {
     explore(2, || {
         let q = Arc::new(Quiescence::new(2));
