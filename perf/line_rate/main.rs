@@ -134,6 +134,10 @@ fn measure(args: &Args) -> Result<()> {
     machine::check()?;
     frames::check()?;
     let mut report = Report::new(args.quick)?;
+    // Not before the cores were counted. Programs inherit it, and pin their workers themselves.
+    core_affinity::set_for_current(core_affinity::CoreId {
+        id: bench::HARNESS_CORE,
+    });
     let parts = match &args.only[..] {
         [] => Part::value_variants(),
         only => only,

@@ -7,7 +7,7 @@ use crate::setup::Setup;
 use pdmgate::crypto::Kernel;
 use pdmgate::dataplane::{BURST, Clock, Shared, View, Worker};
 use pdmgate::dpdk;
-use pdmgate::flow::FlowTable;
+use pdmgate::flow::{Ageing, FlowTable, Reader};
 use pdmgate::snapshot::{Inputs, Snapshot, State};
 use pdmgate::telemetry::{Counter, Direction, Telemetry, Totals};
 use pdmgate::wire::{NoHeadroom, NoTailroom, PacketBuf};
@@ -270,4 +270,24 @@ impl<'s> Rise<'s> {
             false => Err(format!("{:?} rose by {rose}, not by {packets}", self.counter).into()),
         }
     }
+}
+
+/// Ages every flow out of a table, as the management core does with idle ones.
+pub fn forget(table: &FlowTable, reader: &mut Reader<'_>) -> Result<()> {
+    let mut ageing = Ageing::new(table);
+    // Three steps for each entry, and each needs the ones before it to be out of every worker's sight.
+    for _ in 0..16 {
+        if table.is_empty() {
+            reader.rest();
+            return Ok(());
+        }
+        // Far in the future everything is idle.
+        ageing.step(
+            &reader.pin(),
+            dpdk::cycles() + (1 << 50),
+            1 << 40,
+            usize::MAX / 2,
+        );
+    }
+    Err(format!("{} flows do not leave the table", table.len()).into())
 }

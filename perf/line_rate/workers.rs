@@ -7,8 +7,6 @@ use crate::report::{Report, Section, Table, grouped};
 use crate::samples::Spread;
 use crate::setup::Setup;
 use pdmgate::dataplane::{BURST, Shared};
-use pdmgate::dpdk;
-use pdmgate::flow::Ageing;
 use pdmgate::telemetry::{Counter, Direction};
 use std::sync::Barrier;
 
@@ -120,7 +118,8 @@ pub fn new_flows(bench: &Bench, report: &mut Report) -> Result<()> {
             rates.push(flows as f64 * hz as f64 / cycles as f64);
         }
         lane.rest();
-        forget_all(&shared)?;
+        let reader = shared.quiescence.reader(shared.management_reader());
+        memory::forget(&shared.table, &mut reader.ok_or("no reader")?)?;
     }
     core_affinity::set_for_current(core_affinity::CoreId { id: HARNESS_CORE });
     let rate = Spread::of(&rates);
@@ -143,27 +142,4 @@ pub fn new_flows(bench: &Bench, report: &mut Report) -> Result<()> {
     section.tables.push(table);
     report.sections.push(section);
     Ok(())
-}
-
-/// Ages every flow, as the management core does with idle ones.
-fn forget_all(shared: &Shared) -> Result<()> {
-    let mut reader = shared
-        .quiescence
-        .reader(shared.management_reader())
-        .ok_or("no reader")?;
-    let mut ageing = Ageing::new(&shared.table);
-    // Three steps for each entry, and each needs the ones before it to be out of sight.
-    for _ in 0..16 {
-        if shared.table.is_empty() {
-            return Ok(());
-        }
-        // Far in the future everything is idle.
-        ageing.step(
-            &reader.pin(),
-            dpdk::cycles() + (1 << 50),
-            1 << 40,
-            usize::MAX / 2,
-        );
-    }
-    Err(format!("{} flows do not leave the table", shared.table.len()).into())
 }
