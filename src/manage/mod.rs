@@ -11,7 +11,7 @@
 mod appliance;
 mod core;
 mod links;
-mod poll;
+pub mod poll;
 mod primary;
 mod registered;
 mod source;

@@ -19,13 +19,15 @@ const POLLS_TO_DRAIN: u32 = 1_000;
 const STOPS_WITHIN: u64 = 10;
 
 /// A worker's queues of one port.
-pub(super) struct Side {
+pub struct Side {
+    /// Where packets come from.
     pub rx: RxQueue,
+    /// Where they go to.
     pub tx: TxQueue,
 }
 
 /// Carries packets until `stop`, and then until nothing has come for a while. `tsc_hz` are the cycles of a second.
-pub(super) fn poll(
+pub fn poll(
     mut worker: Worker<'_>,
     inside: &mut Side,
     outside: &mut Side,
