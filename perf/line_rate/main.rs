@@ -9,7 +9,7 @@
 //! workers     two workers' stages on plain memory, one table       one worker
 //! new-flows   a worker's stages, each packet of a new flow
 //! crypto      seal and open                                        ring, dpdk-test-crypto-perf
-//! micro       look-up, insert, parse, derive, stages
+//! micro       look-up, insert, parse, derive
 //! curves      stages by flows, size, shares, rotation
 //! ```
 //!

@@ -1,16 +1,15 @@
-//! Single steps: looking a flow up, inserting one, parsing, deriving a key; and the whole stages, as `perf/stages.rs` measures them.
+//! Single steps: looking a flow up, inserting one, parsing, deriving a key.
 
 use crate::bench::{Bench, HARNESS_CORE, Result, TESTED_CORE};
 use crate::frames::{self, Turns};
 use crate::memory;
-use crate::report::{Cell, Report, Section, Table, grouped};
+use crate::report::{Report, Section, Table, grouped};
 use crate::samples::Spread;
 use pdmgate::crypto::{Aead, SessionInfo, SharedSecret, Suite};
 use pdmgate::dpdk;
 use pdmgate::flow::{FlowTable, Quiescence, Reader};
 use pdmgate::wire::{self, FiveTuple, pdmv2};
 use std::hint::black_box;
-use std::process::Command;
 
 /// Steps of one run; look-ups are begun so many before they end, as in a burst.
 const BURST: usize = 64;
@@ -43,7 +42,11 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         ("parse a packet with option", marked),
     ] {
         let cost = repeat(bench, || {
-            black_box(wire::parse(black_box(&frame), pdmv2::DEFAULT_OPTION_TYPE)).is_ok()
+            black_box(wire::parse_common(
+                black_box(&frame),
+                pdmv2::DEFAULT_OPTION_TYPE,
+            ))
+            .is_some()
         });
         table.rows.push(vec![name.into(), cost.into()]);
     }
@@ -71,7 +74,6 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     section.tables.push(table);
     core_affinity::set_for_current(core_affinity::CoreId { id: HARNESS_CORE });
-    stages(bench, &mut section)?;
     report.sections.push(section);
     Ok(())
 }
@@ -142,38 +144,4 @@ fn insert(table: &FlowTable, tuples: &[(u64, FiveTuple)], reader: &mut Reader<'_
         }
     }
     Ok(dpdk::cycles() - start)
-}
-
-/// What `perf/stages.rs` prints, as a table.
-fn stages(bench: &Bench, section: &mut Section) -> Result<()> {
-    if !std::path::Path::new("perf/stages.rs").exists() {
-        return Ok(());
-    }
-    let mut command = Command::new("cargo");
-    command.args([
-        "bench", "--locked", "--quiet", "--bench", "stages", "--", "--json",
-    ]);
-    if bench.quick {
-        command.args(["--packets", "10000", "--flows", "1,4096"]);
-    }
-    let printed = bench.collect("stages", &mut command)?;
-    let rows: Vec<serde_json::Map<String, serde_json::Value>> =
-        serde_json::from_str(printed.trim())?;
-    let columns: Vec<&str> = rows
-        .first()
-        .map(|row| row.keys().map(String::as_str).collect())
-        .unwrap_or_default();
-    let mut table = Table::new(&columns);
-    for row in &rows {
-        let cells = row.values().map(|value| match value.as_f64() {
-            Some(number) => Cell::from(number),
-            None => Cell::from(value.to_string()),
-        });
-        table.rows.push(cells.collect());
-    }
-    section.text.push(
-        "Whole stages on plain memory, cycles a packet (`cargo bench --bench stages`):".to_owned(),
-    );
-    section.tables.push(table);
-    Ok(())
 }
