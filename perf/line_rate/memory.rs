@@ -8,19 +8,12 @@ use pdmgate::crypto::Kernel;
 use pdmgate::dataplane::{BURST, Clock, Shared, View, Worker};
 use pdmgate::dpdk;
 use pdmgate::flow::{Ageing, FlowTable, Reader};
-use pdmgate::snapshot::{Inputs, Snapshot, State};
 use pdmgate::telemetry::{Counter, Direction, Telemetry, Totals};
 use pdmgate::wire::{NoHeadroom, NoTailroom, PacketBuf};
 
 /// An appliance without ports, for `workers` workers. `huge` takes reserved hugepages where there are enough.
 pub fn appliance(setup: &Setup, workers: usize, tsc_hz: u64, huge: bool) -> Result<Shared> {
-    let inputs = Inputs {
-        previous: None,
-        serial: 1,
-        tsc_hz,
-        new_era: false,
-    };
-    let snapshot = Snapshot::build(&setup.config()?, &[], &mut State::in_memory(), inputs)?;
+    let snapshot = setup.snapshot(tsc_hz)?;
     let telemetry = Telemetry::new(workers);
     let view = View::new(snapshot, &telemetry)?;
     let table = FlowTable::new(

@@ -8,7 +8,7 @@ use crate::frames::{self, Turns};
 use crate::setup::Setup;
 use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob};
 use pdmgate::flow::Epoch;
-use pdmgate::snapshot::{Inputs, Route, Snapshot, State};
+use pdmgate::snapshot::{Route, Snapshot};
 use pdmgate::wire::{self, FiveTuple, Metrics, Parsed, Prseq, ScaledDelta, pdmv2};
 
 /// A sealed option.
@@ -53,13 +53,7 @@ struct Flow {
 impl Peer {
     /// Derives the keys of `flows` flows.
     pub fn new(setup: &Setup, flows: usize, tsc_hz: u64) -> Result<Self> {
-        let inputs = Inputs {
-            previous: None,
-            serial: 1,
-            tsc_hz,
-            new_era: false,
-        };
-        let snapshot = Snapshot::build(&setup.config()?, &[], &mut State::in_memory(), inputs)?;
+        let snapshot = setup.snapshot(tsc_hz)?;
         let tuple = frames::tuple(0).reversed();
         let route = snapshot
             .resolve(&tuple.src, &tuple.dst)

@@ -3,6 +3,7 @@
 use crate::bench::{HARNESS_CORE, Result, TESTED_CORE};
 use crate::frames::{CLIENTS, SERVERS};
 use pdmgate::config::Config;
+use pdmgate::snapshot::{Inputs, Snapshot, State};
 use std::path::Path;
 
 /// What parts vary.
@@ -68,9 +69,21 @@ impl Setup {
         )
     }
 
-    /// The same, read.
-    pub fn config(&self) -> Result<Config> {
+    /// What workers read of it at a start, on a clock of `tsc_hz`.
+    pub fn snapshot(&self, tsc_hz: u64) -> Result<Snapshot> {
         let dir = Path::new("/nonexistent");
-        Ok(Config::parse(&self.yaml(dir), &dir.join("bench.yaml"))?)
+        let config = Config::parse(&self.yaml(dir), &dir.join("bench.yaml"))?;
+        let inputs = Inputs {
+            previous: None,
+            serial: 1,
+            tsc_hz,
+            new_era: false,
+        };
+        Ok(Snapshot::build(
+            &config,
+            &[],
+            &mut State::in_memory(),
+            inputs,
+        )?)
     }
 }

@@ -135,12 +135,21 @@ impl<'p> Turn<'p> {
         &self,
         c: &Candidate,
         entry: Option<&'p Entry>,
-        random: u16,
+        random: impl FnOnce() -> u16,
     ) -> Result<&'p Entry, Counter> {
         match entry {
-            Some(entry) if FlowTable::keep(entry, self.now) => Ok(entry),
-            Some(_) => Err(Counter::LateFlowCreationContended),
-            None => self.new_flow(c, random),
+            Some(entry) => self.kept(entry),
+            None => self.new_flow(c, random()),
+        }
+    }
+
+    /// A flow that is there, unless it is leaving.
+    #[inline]
+    pub(super) fn kept(&self, entry: &'p Entry) -> Result<&'p Entry, Counter> {
+        if FlowTable::keep(entry, self.now) {
+            Ok(entry)
+        } else {
+            Err(Counter::LateFlowCreationContended)
         }
     }
 
@@ -150,11 +159,7 @@ impl<'p> Turn<'p> {
         // A packet before this one in the burst may have made the flow since.
         let table = &self.shared.table;
         if let Some(entry) = table.find(c.hash, &tuple, self.pin) {
-            return if FlowTable::keep(entry, self.now) {
-                Ok(entry)
-            } else {
-                Err(Counter::LateFlowCreationContended)
-            };
+            return self.kept(entry);
         }
         let since = self.unix_time();
         let made = table.insert(c.hash, &tuple, random, self.now, since, self.pin);

@@ -18,15 +18,12 @@ use crate::wire::{self, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, pdmv2};
 use arrayvec::ArrayVec;
 
 /// A packet that gets an option.
-struct Mark<'p> {
-    /// Position in the burst, and among the candidates.
-    at: usize,
-    candidate: usize,
+struct Mark<'c, 'p> {
+    candidate: &'c Candidate,
     plan: Plan,
     entry: &'p Entry,
     prseq: Prseq,
     psntp: u16,
-    link_local: bool,
     /// How to seal it; `None` in the clear.
     seal: Option<(Aead, &'p OutKey)>,
     stats: Option<&'p WorkerPairing>,
@@ -40,35 +37,38 @@ pub(super) fn mark<'p, B: PacketBuf>(
     candidates: &Candidates,
     flows: &Flows<'p>,
 ) {
-    let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
-    for (n, (c, entry)) in candidates.iter().zip(flows).enumerate() {
+    let mut marks = ArrayVec::<Mark<'_, 'p>, BURST>::new();
+    for (c, entry) in candidates.iter().zip(flows) {
         let Some(buf) = burst.get_mut(c.at) else {
             continue;
         };
         let decided = decide(turn, tools, buf, fates, c, *entry, |mark| {
             // There are at most as many marks as packets in a burst.
-            let _ = marks.try_push(Mark {
-                candidate: n,
-                ..mark
-            });
+            let _ = marks.try_push(mark);
         });
         if let Err(reason) = decided {
             turn.count(reason);
         }
     }
-    write(turn, burst, candidates, &marks);
+    write(turn, burst, &marks);
+}
+
+impl Mark<'_, '_> {
+    fn is_link_local(&self) -> bool {
+        is_link_local(&self.candidate.packet.tuple.src)
+    }
 }
 
 /// Whether a packet gets an option, and with which numbers: `accept` gets these. Neither happens if its fate is settled already.
 #[inline(always)]
-fn decide<'p, B: PacketBuf>(
+fn decide<'c, 'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &mut B,
     fates: &mut Fates,
-    c: &Candidate,
+    c: &'c Candidate,
     entry: Option<&'p Entry>,
-    accept: impl FnOnce(Mark<'p>),
+    accept: impl FnOnce(Mark<'c, 'p>),
 ) -> Result<(), Counter> {
     let pair = turn.pair(c, entry)?;
     let policy = &turn.view.snapshot.policy;
@@ -84,10 +84,7 @@ fn decide<'p, B: PacketBuf>(
     }
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
-    let entry = match entry {
-        Some(_) => turn.flow(c, entry, 0)?,
-        None => turn.flow(c, None, tools.random.next() as u16)?,
-    };
+    let entry = turn.flow(c, entry, || tools.random.next() as u16)?;
     let (prseq, psntp, seal) = match pair.pairing.protection {
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
@@ -100,13 +97,11 @@ fn decide<'p, B: PacketBuf>(
         }
     };
     accept(Mark {
-        at: c.at,
-        candidate: 0,
+        candidate: c,
         plan,
         entry,
         prseq,
         psntp,
-        link_local: is_link_local(&c.packet.tuple.src),
         seal,
         stats: turn.stats(pair.index),
     });
@@ -268,13 +263,8 @@ fn too_big<B: PacketBuf>(
 }
 
 /// Writes the options, and seals them.
-fn write<B: PacketBuf>(
-    turn: &Turn<'_>,
-    burst: &mut [B],
-    candidates: &Candidates,
-    marks: &ArrayVec<Mark<'_>, BURST>,
-) {
-    let locals = marks.iter().filter(|m| m.link_local).count() as u32;
+fn write<B: PacketBuf>(turn: &Turn<'_>, burst: &mut [B], marks: &ArrayVec<Mark<'_, '_>, BURST>) {
+    let locals = marks.iter().filter(|m| m.is_link_local()).count() as u32;
     let mut pointers = turn
         .shared
         .pointers
@@ -287,12 +277,13 @@ fn write<B: PacketBuf>(
     let mut next = 0;
     for mark in marks {
         // Marks stand in the order of the burst.
-        let buf = mark.at.checked_sub(next).and_then(|skip| bufs.nth(skip));
-        next = mark.at + 1;
-        let (Some(buf), Some(c)) = (buf, candidates.get(mark.candidate)) else {
+        let c = mark.candidate;
+        let buf = c.at.checked_sub(next).and_then(|skip| bufs.nth(skip));
+        next = c.at + 1;
+        let Some(buf) = buf else {
             continue;
         };
-        let metrics = metrics(turn, mark, pointers.next(mark.link_local));
+        let metrics = metrics(turn, mark, pointers.next(mark.is_link_local()));
         mark.entry.outgoing.send_times.sent(mark.psntp, turn.now);
         if let Some(stats) = mark.stats {
             stats.add(PairingCounter::Marked, 1);
@@ -337,7 +328,7 @@ fn write<B: PacketBuf>(
 
 /// The seven metrics of a packet that goes out now (protocol section 1).
 #[inline(always)]
-fn metrics(turn: &Turn<'_>, mark: &Mark<'_>, global_pointer: u32) -> Metrics {
+fn metrics(turn: &Turn<'_>, mark: &Mark<'_, '_>, global_pointer: u32) -> Metrics {
     let heard = mark.entry.outgoing.last_received.heard(turn.now);
     let (psnlr, dtlr, dtls) = match heard {
         None => (0, ScaledDelta::ZERO, ScaledDelta::ZERO),

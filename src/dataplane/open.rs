@@ -230,7 +230,7 @@ fn sealed<'p, B: PacketBuf>(
     m: &Marked<'p>,
 ) -> Result<(), Counter> {
     if let Some((held, metrics)) = &m.opened {
-        let entry = turn.flow(c, m.entry, 0)?;
+        let entry = turn.flow(c, m.entry, || tools.random.next() as u16)?;
         held.accept(metrics.psntp, turn.now).map_err(refused)?;
         turn.count(Counter::Opened);
         measure(turn, &m.pair, entry, metrics, KeyAge::of(held));
@@ -295,7 +295,7 @@ fn accept_in_clear<'p>(
     m: &Marked<'p>,
     metrics: &Metrics,
 ) -> Result<(), Counter> {
-    let entry = turn.flow(c, m.entry, tools.random.next() as u16)?;
+    let entry = turn.flow(c, m.entry, || tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
     entry.incoming.accept_in_clear(number).map_err(refused)?;
     turn.note(entry, &m.pair, false);

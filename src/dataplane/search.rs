@@ -46,7 +46,7 @@ pub(super) fn search<'p>(
         for held in entry.incoming.keys(f_bit(s.option), turn.pin) {
             let job = OpenJob::new(&held.key.key, &held.key.base_nonce, s.option);
             if let Some(metrics) = open_one(turn, s, job) {
-                let entry = turn.flow(s.candidate, Some(entry), 0)?;
+                let entry = turn.kept(entry)?;
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
                 turn.count(Counter::Opened);
                 measure(turn, s.pair, entry, &metrics, KeyAge::of(&held));
@@ -215,7 +215,7 @@ fn take_in<'p>(
         return Err(Counter::ReplayedTooOld);
     }
     let snapshot = &turn.view.snapshot;
-    let entry = turn.flow(s.candidate, entry, tools.random.next() as u16)?;
+    let entry = turn.flow(s.candidate, entry, || tools.random.next() as u16)?;
     let key = key_age(turn, entry, hit);
     let found = Found {
         epoch: hit.epoch,

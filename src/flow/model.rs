@@ -35,6 +35,28 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
     }
 }
 
+fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
+    Need {
+        epoch: EPOCH,
+        secret: 1,
+        serial: 1,
+        floor: floors.cells(0, 0).unwrap(),
+        limit,
+        max_age,
+        now: 0,
+        random: 0,
+    }
+}
+
+/// Checks that no (Kri, PRSEQ) was taken twice.
+fn assert_apart(taken: &Mutex<Vec<(u32, u16)>>) {
+    let mut taken = taken.lock().unwrap();
+    let all = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), all, "a (key, nonce) pair came twice");
+}
+
 #[test]
 fn two_workers_never_share_a_number_across_a_key_change() {
     explore(3, || {
@@ -51,16 +73,7 @@ fn two_workers_never_share_a_number_across_a_key_change() {
                     let mut reader = q.reader(worker).unwrap();
                     for _ in 0..2 {
                         let pin = reader.pin();
-                        let need = Need {
-                            epoch: EPOCH,
-                            secret: 1,
-                            serial: 1,
-                            floor: floors.cells(0, 0).unwrap(),
-                            limit: 2,
-                            max_age: u64::MAX,
-                            now: 0,
-                            random: 0,
-                        };
+                        let need = need(&floors, 2, u64::MAX);
                         let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
                         if let Ok(n) = number {
                             assert_eq!(n.key.key[1], n.key.kri as u8);
@@ -73,11 +86,7 @@ fn two_workers_never_share_a_number_across_a_key_change() {
         for w in workers {
             w.join().unwrap();
         }
-        let mut taken = taken.lock().unwrap();
-        let all = taken.len();
-        taken.sort_unstable();
-        taken.dedup();
-        assert_eq!(taken.len(), all, "a (key, nonce) pair came twice");
+        assert_apart(&taken);
     });
 }
 
@@ -95,16 +104,7 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                 let mut reader = q.reader(worker).unwrap();
                 for max_age in ages {
                     let pin = reader.pin();
-                    let need = Need {
-                        epoch: EPOCH,
-                        secret: 1,
-                        serial: 1,
-                        floor: floors.cells(0, 0).unwrap(),
-                        limit: 8,
-                        max_age,
-                        now: 1,
-                        random: 0,
-                    };
+                    let need = need(&floors, 8, max_age);
                     let next = out.next(&pin, need.limit, need.max_age, need.now);
                     let number = match next {
                         Some(number) => Ok(number),
@@ -121,12 +121,8 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
         let other = thread::spawn(run(1, [u64::MAX, u64::MAX, u64::MAX]));
         run(0, [u64::MAX, 0, u64::MAX])();
         other.join().unwrap();
-        let mut taken = taken.lock().unwrap();
-        let all = taken.len();
-        assert!(all > 0);
-        taken.sort_unstable();
-        taken.dedup();
-        assert_eq!(taken.len(), all, "a (key, nonce) pair came twice");
+        assert!(!taken.lock().unwrap().is_empty());
+        assert_apart(&taken);
     });
 }
 
@@ -143,16 +139,7 @@ fn a_key_is_overwritten_only_when_nobody_reads_it() {
                 let mut reader = q.reader(worker).unwrap();
                 for _ in 0..packets {
                     let pin = reader.pin();
-                    let need = Need {
-                        epoch: EPOCH,
-                        secret: 1,
-                        serial: 1,
-                        floor: floors.cells(0, 0).unwrap(),
-                        limit: 1,
-                        max_age: u64::MAX,
-                        now: 0,
-                        random: 0,
-                    };
+                    let need = need(&floors, 1, u64::MAX);
                     // The cell's own tracking finds a write that meets a read.
                     if let Ok(n) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
                         assert_eq!(n.key.key[1], n.key.kri as u8);

@@ -173,6 +173,15 @@ impl Word {
         }
     }
 
+    /// The word that takes the next number of the chapter.
+    fn following(self) -> Self {
+        Self {
+            count: self.count + 1,
+            psntp: self.psntp.wrapping_add(1),
+            ..self
+        }
+    }
+
     fn pack(self) -> u64 {
         (u64::from(self.chapter) << 32) | (u64::from(self.count) << 16) | u64::from(self.psntp)
     }
@@ -298,11 +307,7 @@ impl Outgoing {
             if word.chapter == 0 || word.count >= limit || prepares(word.count, limit) || aged {
                 return None;
             }
-            let next = Word {
-                count: word.count + 1,
-                psntp: word.psntp.wrapping_add(1),
-                ..word
-            };
+            let next = word.following();
             match self.word.compare_exchange_weak(
                 bits,
                 next.pack(),
@@ -354,11 +359,7 @@ impl Outgoing {
                     psntp: word.psntp.wrapping_add(1),
                 }
             } else if usable {
-                Word {
-                    count: word.count + 1,
-                    psntp: word.psntp.wrapping_add(1),
-                    ..word
-                }
+                word.following()
             } else if Word::unpack(self.word.load(Ordering::Acquire)).chapter != word.chapter {
                 continue;
             } else {
