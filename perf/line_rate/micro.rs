@@ -8,7 +8,7 @@ use crate::samples::Spread;
 use pdmgate::crypto::{Aead, SessionInfo, SharedSecret, Suite};
 use pdmgate::dpdk;
 use pdmgate::flow::{FlowTable, Quiescence, Reader};
-use pdmgate::wire::{self, FiveTuple, pdmv2};
+use pdmgate::wire::{Common, FiveTuple, pdmv2};
 use std::hint::black_box;
 
 /// Steps of one run; look-ups are begun so many before they end, as in a burst.
@@ -42,11 +42,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         ("parse a packet with option", marked),
     ] {
         let cost = repeat(bench, || {
-            black_box(wire::parse_common(
-                black_box(&frame),
-                pdmv2::DEFAULT_OPTION_TYPE,
-            ))
-            .is_some()
+            let frame = black_box(&frame[..]);
+            let common = Common::parse(frame, pdmv2::DEFAULT_OPTION_TYPE);
+            black_box(common.and_then(|common| common.tuple(frame))).is_some()
         });
         table.rows.push(vec![name.into(), cost.into()]);
     }

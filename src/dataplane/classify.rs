@@ -5,53 +5,114 @@ use super::BURST;
 use super::fate::{Fate, Fates};
 use super::worker::Turn;
 use crate::telemetry::{Counter, Direction};
-use crate::wire::{self, Ipv6Packet, PacketBuf, Parsed};
+use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
 
-/// A packet that may concern a flow.
+/// A packet of a burst.
+#[derive(Clone, Copy)]
 pub(super) struct Candidate {
+    /// Hash of its tuple, named as the flow's packets go out; 0 for [`Class::Settled`].
+    pub hash: u64,
+    pub class: Class,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Class {
+    /// Concerns no flow: nothing is left to be done.
+    Settled,
+    /// What most packets are. All else that there is to know of it stands in the frame where it always does.
+    Common(Common),
+    /// The place of [`Candidates::others`] that has it.
+    Other(u8),
+}
+
+/// What a burst is, packet by packet.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// One a packet, in order.
+    pub all: ArrayVec<Candidate, BURST>,
+    pub others: ArrayVec<Ipv6Packet, BURST>,
+}
+
+/// A candidate with all that can be known of it.
+pub(super) struct Whole<'c> {
     /// Position in the burst.
     pub at: usize,
-    /// What it is.
-    pub packet: Ipv6Packet,
-    /// Hash of its tuple, named as the flow's packets go out.
+    pub packet: &'c Ipv6Packet,
     pub hash: u64,
 }
 
-pub(super) type Candidates = ArrayVec<Candidate, BURST>;
+impl Candidates {
+    /// What is known of a packet that is not common, or of a common one, made out in `common`.
+    pub(super) fn packet<'c>(
+        &'c self,
+        class: Class,
+        frame: &[u8],
+        common: &'c mut Option<Ipv6Packet>,
+    ) -> Option<&'c Ipv6Packet> {
+        match class {
+            Class::Settled => None,
+            Class::Common(found) => {
+                *common = found.packet(frame);
+                common.as_ref()
+            }
+            Class::Other(place) => self.others.get(usize::from(place)),
+        }
+    }
+}
 
-/// Parses a burst. `wanted` has the last word on packets that parsed well.
+/// Parses a burst. `wanted` has the last word on packets that parsed well, by the option in them.
+#[inline]
 pub(super) fn classify<B: PacketBuf>(
     turn: &Turn<'_>,
     burst: &[B],
     fates: &mut Fates,
-    wanted: impl Fn(&Ipv6Packet) -> Result<(), Counter>,
+    wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
 ) -> Candidates {
-    let policy = &turn.view.snapshot.policy;
-    let mut candidates = Candidates::new();
+    let option_type = turn.view.snapshot.policy.option_type;
+    let mut candidates = Candidates::default();
+    let mut bytes = 0;
     for (at, buf) in burst.iter().enumerate().take(BURST) {
-        let packet = match wire::parse_common(buf.data(), policy.option_type) {
-            Some(packet) => Ok(packet),
-            None => any(turn, at, buf.data(), fates),
+        let frame = buf.data();
+        bytes += frame.len() as u64;
+        let common = Common::parse(frame, option_type);
+        let common = common.and_then(|common| Some((common, common.tuple(frame)?)));
+        let candidate = match common {
+            Some((common, tuple)) => {
+                let option = common.is_marked().then_some(OptionKind::Sealed);
+                wanted(option).map(|()| turn.candidate(&tuple, Class::Common(common)))
+            }
+            None => other(turn, at, frame, fates).and_then(|packet| {
+                wanted(packet.option.map(|option| option.kind))?;
+                let place = candidates.others.len() as u8;
+                let candidate = turn.candidate(&packet.tuple, Class::Other(place));
+                // A burst has at most BURST packets, so there is room.
+                let _ = candidates.others.try_push(packet);
+                Ok(candidate)
+            }),
         };
-        let decided = packet.and_then(|packet| {
-            wanted(&packet)?;
-            let hash = turn.hash(&packet.tuple);
-            turn.shared.table.prefetch(hash);
-            // A burst has at most BURST packets, so there is room.
-            let _ = candidates.try_push(Candidate { at, packet, hash });
-            Ok(())
-        });
-        if let Err(reason) = decided {
+        // As above.
+        let _ = candidates.all.try_push(candidate.unwrap_or_else(|reason| {
             turn.count(reason);
-        }
+            Candidate {
+                hash: 0,
+                class: Class::Settled,
+            }
+        }));
     }
+    turn.count_many(Counter::PacketsReceived, burst.len());
+    turn.count_many(Counter::BytesReceived, bytes as usize);
     candidates
 }
 
 /// Parses a frame that is not a common one.
 #[inline(never)]
-fn any(turn: &Turn<'_>, at: usize, frame: &[u8], fates: &mut Fates) -> Result<Ipv6Packet, Counter> {
+fn other(
+    turn: &Turn<'_>,
+    at: usize,
+    frame: &[u8],
+    fates: &mut Fates,
+) -> Result<Ipv6Packet, Counter> {
     let policy = &turn.view.snapshot.policy;
     match wire::parse(frame, policy.option_type) {
         Ok(Parsed::Packet(packet)) => Ok(packet),
@@ -67,15 +128,16 @@ fn any(turn: &Turn<'_>, at: usize, frame: &[u8], fates: &mut Fates) -> Result<Ip
 }
 
 impl Turn<'_> {
-    /// The hash of a packet's flow: of its tuple as it goes out.
-    #[inline]
-    fn hash(&self, tuple: &wire::FiveTuple) -> u64 {
-        self.shared.table.hasher().hash(&self.outgoing(tuple))
+    #[inline(always)]
+    fn candidate(&self, tuple: &FiveTuple, class: Class) -> Candidate {
+        let hash = self.shared.table.hasher().hash(&self.outgoing(tuple));
+        self.shared.table.prefetch(hash);
+        Candidate { hash, class }
     }
 
     /// A packet's tuple as its flow is named.
-    #[inline]
-    pub(super) fn outgoing(&self, tuple: &wire::FiveTuple) -> wire::FiveTuple {
+    #[inline(always)]
+    pub(super) fn outgoing(&self, tuple: &FiveTuple) -> FiveTuple {
         match self.direction {
             Direction::Out => *tuple,
             Direction::In => tuple.reversed(),

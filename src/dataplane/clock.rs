@@ -6,13 +6,12 @@ use crate::wire::ScaledDelta;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     hz: u64,
-    /// Attoseconds a cycle, times 2^24.
-    attoseconds: u64,
+    /// Attoseconds a cycle.
+    attoseconds: f64,
     /// Nanoseconds a cycle, times 2^32.
     nanoseconds: u64,
 }
 
-const ATTO_SHIFT: u32 = 24;
 const NANO_SHIFT: u32 = 32;
 
 impl Clock {
@@ -20,11 +19,10 @@ impl Clock {
     #[must_use]
     pub fn new(hz: u64) -> Self {
         let hz = hz.max(1_000_000);
-        let per_cycle = |units: u128, shift| ((units << shift) / u128::from(hz)) as u64;
         Self {
             hz,
-            attoseconds: per_cycle(1_000_000_000_000_000_000, ATTO_SHIFT),
-            nanoseconds: per_cycle(1_000_000_000, NANO_SHIFT),
+            attoseconds: 1e18 / hz as f64,
+            nanoseconds: ((1_000_000_000 << NANO_SHIFT) / u128::from(hz)) as u64,
         }
     }
 
@@ -34,11 +32,23 @@ impl Clock {
         self.hz
     }
 
-    /// A span of cycles as the option writes it.
+    /// A span of cycles, below 2^63, as the option writes it: exact to 2^-15, as its 16 bits are.
+    #[inline]
     #[must_use]
     pub fn scaled(&self, cycles: u64) -> ScaledDelta {
-        let attoseconds = (u128::from(cycles) * u128::from(self.attoseconds)) >> ATTO_SHIFT;
-        ScaledDelta::from_attoseconds(attoseconds)
+        // A floating-point number is scaled already: its exponent, and its highest bits behind a 1 that it leaves out. A cycle has more
+        // attoseconds than 16 bits hold, so every span but zero has a scale.
+        let bits = (cycles as i64 as f64 * self.attoseconds).to_bits();
+        let exponent = (bits >> 52) as u32;
+        let scaled = ScaledDelta {
+            delta: (bits >> (52 - 15)) as u16 | 1 << 15,
+            scale: exponent.wrapping_sub(1_023 + 15) as u8,
+        };
+        if cycles == 0 {
+            ScaledDelta::ZERO
+        } else {
+            scaled
+        }
     }
 
     /// A span of cycles in nanoseconds.
@@ -71,10 +81,20 @@ mod tests {
                     (ns - exact).abs() <= 1.0 + exact * 1e-8,
                     "{hz} {cycles}: {ns} {exact}"
                 );
-                let scaled = clock.scaled(cycles).attoseconds() as f64 * 1e-9;
-                assert!((scaled - exact).abs() <= exact * 1e-4, "{hz} {cycles}");
+                let scaled = clock.scaled(cycles);
+                let attoseconds = u128::from(cycles) * 1_000_000_000_000_000_000 / u128::from(hz);
+                let wanted = ScaledDelta::from_attoseconds(attoseconds);
+                // Both are truncated, the one after it was rounded to 53 bits.
+                let difference = scaled.attoseconds().abs_diff(wanted.attoseconds());
+                assert!(difference <= 1 << wanted.scale, "{hz} {cycles}");
+                assert!(scaled.delta >= 1 << 15, "{hz} {cycles}");
             }
         }
+    }
+
+    #[test]
+    fn no_time_is_zero() {
+        assert_eq!(Clock::new(2_600_000_000).scaled(0), ScaledDelta::ZERO);
     }
 
     #[test]

@@ -1,24 +1,26 @@
-//! Second stage: the flow of each candidate, and what the view says of its pair.
+//! Second stage: the flow that each candidate most likely is of, and, for the stages after it, the flow that it is of and what the view
+//! says of its pair.
 
 use super::BURST;
-use super::classify::{Candidate, Candidates};
+use super::classify::{Candidate, Candidates, Class, Whole};
 use super::worker::Turn;
+use crate::crypto::Aead;
 use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
-use crate::snapshot::{Mode, Pairing, Route};
-use crate::telemetry::{Counter, Direction};
+use crate::snapshot::{Mode, Pairing, Protection, Route};
+use crate::telemetry::{Counter, Direction, WorkerPairing};
 use crate::wire::{self, PacketBuf};
 use arrayvec::ArrayVec;
 
-/// A candidate's flow, if there is one, in the order of the candidates.
-pub(super) type Flows<'p> = ArrayVec<Option<&'p Entry>, BURST>;
+/// For each candidate an entry that is nearly always its flow's: its name has yet to be read.
+pub(super) type Likely<'p> = ArrayVec<Option<&'p Entry>, BURST>;
 
 /// What the view says of a pair.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'p> {
     pub pairing: &'p Pairing,
-    /// The pairing's place in the view.
-    pub index: usize,
+    /// This worker's part of its numbers.
+    pub stats: &'p WorkerPairing,
     /// The remote list entry.
     pub remote: u32,
     /// Whether the flow sends under this view's epoch already.
@@ -27,31 +29,71 @@ pub(super) struct Pair<'p> {
     pub route: Option<Route>,
 }
 
-/// Finds the flows: has all fetched that are likely, then looks at their names.
-pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Flows<'p> {
+/// What the view says of the pair of flows whose options are sealed, as one of them noted it: found once for a row of flows with that note.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'p> {
+    note: u64,
+    pub aead: Aead,
+    pub stats: &'p WorkerPairing,
+}
+
+/// Finds entries that are likely, and has them fetched.
+#[inline]
+pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Likely<'p> {
     let table = &turn.shared.table;
     let likely = |c: &Candidate| {
-        let entry = table.likely(c.hash, turn.pin)?;
+        let entry = match c.class {
+            Class::Settled => None,
+            _ => table.likely(c.hash, turn.pin),
+        }?;
         match turn.direction {
             Direction::Out => entry.prefetch_outgoing(),
             Direction::In => entry.prefetch_incoming(),
         }
         Some(entry)
     };
-    let mut flows: Flows<'p> = candidates.iter().map(likely).collect();
-    for (c, flow) in candidates.iter().zip(&mut flows) {
-        let tuple = turn.outgoing(&c.packet.tuple);
-        if flow.is_some_and(|entry| !entry.tuple().is(&tuple)) {
-            *flow = table.find(c.hash, &tuple, turn.pin);
-        }
-    }
-    flows
+    candidates.all.iter().map(likely).collect()
 }
 
 impl<'p> Turn<'p> {
+    /// The flow of a packet, if there is one, `likely` being what looks like it.
+    #[inline]
+    pub(super) fn find(&self, c: &Whole<'_>, likely: Option<&'p Entry>) -> Option<&'p Entry> {
+        let tuple = self.outgoing(&c.packet.tuple);
+        match likely {
+            Some(entry) if !entry.tuple().is(&tuple) => {
+                self.shared.table.find(c.hash, &tuple, self.pin)
+            }
+            likely => likely,
+        }
+    }
+
+    /// The pair that a flow noted, which nearly always is the one that the flow before it did. `None` where no note is of this view, or
+    /// the pair's options are not sealed.
+    #[inline(always)]
+    pub(super) fn known(&self, note: u64, before: &mut Option<Known<'p>>) -> Option<Known<'p>> {
+        match before {
+            Some(known) if known.note == note => {}
+            _ => *before = self.look_note_up(note),
+        }
+        *before
+    }
+
+    #[inline(never)]
+    fn look_note_up(&self, note: u64) -> Option<Known<'p>> {
+        let noted = Noted::of(note, self.view.snapshot.serial)?;
+        let pair = self.pair_of(noted.remote, noted.settled, None).ok()?;
+        let is_sealed = pair.pairing.protection == Protection::Sealed;
+        is_sealed.then_some(Known {
+            note,
+            aead: pair.pairing.suite.aead,
+            stats: pair.stats,
+        })
+    }
+
     /// The pair of a candidate: as the flow remembers it from this same view, else by the lists.
     #[inline]
-    pub(super) fn pair(&self, c: &Candidate, entry: Option<&Entry>) -> Result<Pair<'p>, Counter> {
+    pub(super) fn pair(&self, c: &Whole<'_>, entry: Option<&Entry>) -> Result<Pair<'p>, Counter> {
         // Only a pair that is protected and served was noted.
         match entry.and_then(|e| e.route(self.view.snapshot.serial)) {
             Some(noted) => self.pair_of(noted.remote, noted.settled, None),
@@ -71,7 +113,7 @@ impl<'p> Turn<'p> {
         let index = index.ok_or(Counter::PassedNoMatch)?;
         Ok(Pair {
             pairing: snapshot.pairings.get(index).ok_or(Counter::PassedNoMatch)?,
-            index,
+            stats: self.stats(index).ok_or(Counter::PassedNoMatch)?,
             remote,
             settled,
             route,
@@ -79,7 +121,7 @@ impl<'p> Turn<'p> {
     }
 
     #[inline(never)]
-    fn resolve(&self, c: &Candidate) -> Result<Pair<'p>, Counter> {
+    fn resolve(&self, c: &Whole<'_>) -> Result<Pair<'p>, Counter> {
         let snapshot = &self.view.snapshot;
         let tuple = self.outgoing(&c.packet.tuple);
         let route = snapshot.resolve(&tuple.src, &tuple.dst);
@@ -108,7 +150,7 @@ impl<'p> Turn<'p> {
     }
 
     /// The route of a pair; looked up again where the flow only remembers the remote entry.
-    pub(super) fn route(&self, c: &Candidate, pair: &Pair<'_>) -> Option<Route> {
+    pub(super) fn route(&self, c: &Whole<'_>, pair: &Pair<'_>) -> Option<Route> {
         pair.route.or_else(|| {
             let tuple = self.outgoing(&c.packet.tuple);
             self.view.snapshot.resolve(&tuple.src, &tuple.dst)
@@ -118,13 +160,13 @@ impl<'p> Turn<'p> {
     /// Makes the SYN of a connection leave room for the option, where policy wants that: what the far end may send is limited by
     /// what it reads in the near one's, and the other way round.
     #[inline]
-    pub(super) fn clamp_mss<B: PacketBuf>(&self, buf: &mut B, c: &Candidate, pair: &Pair<'_>) {
+    pub(super) fn clamp_mss<B: PacketBuf>(&self, buf: &mut B, c: &Whole<'_>, pair: &Pair<'_>) {
         let policy = &self.view.snapshot.policy;
         if !policy.mss_clamp || !c.packet.is_tcp_syn {
             return;
         }
         let most = policy.mss(policy.growth(pair.pairing.protection));
-        if wire::tcp::clamp_mss(buf, &c.packet, most) {
+        if wire::tcp::clamp_mss(buf, c.packet, most) {
             self.count(Counter::MssClamped);
         }
     }
@@ -133,7 +175,7 @@ impl<'p> Turn<'p> {
     #[inline]
     pub(super) fn flow(
         &self,
-        c: &Candidate,
+        c: &Whole<'_>,
         entry: Option<&'p Entry>,
         random: impl FnOnce() -> u16,
     ) -> Result<&'p Entry, Counter> {
@@ -154,7 +196,7 @@ impl<'p> Turn<'p> {
     }
 
     #[inline(never)]
-    fn new_flow(&self, c: &Candidate, random: u16) -> Result<&'p Entry, Counter> {
+    fn new_flow(&self, c: &Whole<'_>, random: u16) -> Result<&'p Entry, Counter> {
         let tuple = self.outgoing(&c.packet.tuple);
         // A packet before this one in the burst may have made the flow since.
         let table = &self.shared.table;

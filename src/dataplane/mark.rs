@@ -1,33 +1,21 @@
 //! Outbound, third and fourth stage: give each packet of a pair its option, then seal all options at once.
 //!
-//! Marking runs twice over the burst: first it decides and takes numbers, so that the burst's Global Pointers can be reserved by one
-//! shared write; then it writes.
+//! Global Pointer is written last, so that a burst's numbers can be reserved by one shared write.
 
 use super::BURST;
-use super::classify::{Candidate, Candidates};
+use super::classify::{Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
-use super::lookup::{Flows, Pair};
+use super::lookup::{Known, Likely, Pair};
 use super::pointers::is_link_local;
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
+use crate::flow::entry::Noted;
 use crate::flow::outgoing::{Need, OutKey};
-use crate::flow::{Entry, Epoch};
+use crate::flow::{Entry, Epoch, FlowTable};
 use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
-use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
-use crate::wire::{self, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, pdmv2};
+use crate::telemetry::{Counter, PairingCounter};
+use crate::wire::{self, Common, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, common, pdmv2};
 use arrayvec::ArrayVec;
-
-/// A packet that gets an option.
-struct Mark<'c, 'p> {
-    candidate: &'c Candidate,
-    plan: Plan,
-    entry: &'p Entry,
-    prseq: Prseq,
-    psntp: u16,
-    /// How to seal it; `None` in the clear.
-    seal: Option<(Aead, &'p OutKey)>,
-    stats: Option<&'p WorkerPairing>,
-}
 
 pub(super) fn mark<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -35,41 +23,81 @@ pub(super) fn mark<'p, B: PacketBuf>(
     burst: &mut [B],
     fates: &mut Fates,
     candidates: &Candidates,
-    flows: &Flows<'p>,
+    likely: &Likely<'p>,
 ) {
-    let mut marks = ArrayVec::<Mark<'_, 'p>, BURST>::new();
-    for (c, entry) in candidates.iter().zip(flows) {
-        let Some(buf) = burst.get_mut(c.at) else {
+    let mut batch = Batch::new(turn);
+    let mut known = None;
+    let packets = burst.iter_mut().zip(&candidates.all).zip(likely);
+    for (at, ((buf, c), likely)) in packets.enumerate() {
+        if let (Class::Common(common), Some(entry)) = (c.class, *likely)
+            && let Some((pair, key)) = mark_settled(turn, &mut known, buf, common, entry)
+        {
+            batch.seal(pair.aead, entry, key, buf.data_mut(), common::OPTION_AT);
+            continue;
+        }
+        let mut of_common = None;
+        let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
             continue;
         };
-        let decided = decide(turn, tools, buf, fates, c, *entry, |mark| {
-            // There are at most as many marks as packets in a burst.
-            let _ = marks.try_push(mark);
-        });
-        if let Err(reason) = decided {
+        let hash = c.hash;
+        let whole = Whole { at, packet, hash };
+        if let Err(reason) = mark_any(turn, tools, buf, fates, &whole, *likely, &mut batch) {
             turn.count(reason);
         }
     }
-    write(turn, burst, &marks);
+    batch.finish();
 }
 
-impl Mark<'_, '_> {
-    fn is_link_local(&self) -> bool {
-        is_link_local(&self.candidate.packet.tuple.src)
-    }
-}
-
-/// Whether a packet gets an option, and with which numbers: `accept` gets these. Neither happens if its fate is settled already.
+/// Marks what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing done,
+/// for others. The option lacks its Global Pointer and its seal.
 #[inline(always)]
-fn decide<'c, 'p, B: PacketBuf>(
+fn mark_settled<'p, B: PacketBuf>(
+    turn: &Turn<'p>,
+    known: &mut Option<Known<'p>>,
+    buf: &mut B,
+    common: Common,
+    entry: &'p Entry,
+) -> Option<(Known<'p>, &'p OutKey)> {
+    let policy = &turn.view.snapshot.policy;
+    let note = entry.noted();
+    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(buf.data())?) {
+        return None;
+    }
+    let known = turn.known(note, known)?;
+    let grown = common::l3_len(buf.data()) + common::GROWTH as u32;
+    if grown > u32::from(policy.mtu) || !FlowTable::keep_live(entry, turn.now) {
+        return None;
+    }
+    buf.prepend(common::GROWTH).ok()?;
+    let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
+    let Some(n) = entry.outgoing.next(turn.pin, limit, max_age, turn.now) else {
+        buf.trim_front(common::GROWTH);
+        return None;
+    };
+    let metrics = metrics(turn, entry, n.psntp);
+    let option = pdmv2::unsealed(policy.option_type, n.prseq, n.key.f(), &metrics);
+    // The frame is the one that was parsed, so it has the bytes.
+    let _ = common.insert(buf.data_mut(), &option);
+    entry.outgoing.send_times.sent(n.psntp, turn.now);
+    known.stats.add(PairingCounter::Marked, 1);
+    Some((known, n.key))
+}
+
+/// Marks any packet, if it is to be.
+#[inline(never)]
+fn mark_any<'p, 'b, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
-    buf: &mut B,
+    buf: &'b mut B,
     fates: &mut Fates,
-    c: &'c Candidate,
-    entry: Option<&'p Entry>,
-    accept: impl FnOnce(Mark<'c, 'p>),
-) -> Result<(), Counter> {
+    c: &Whole<'_>,
+    likely: Option<&'p Entry>,
+    batch: &mut Batch<'_, 'b, 'p>,
+) -> Result<(), Counter>
+where
+    'p: 'b,
+{
+    let entry = turn.find(c, likely);
     let pair = turn.pair(c, entry)?;
     let policy = &turn.view.snapshot.policy;
     let option_size = match pair.pairing.protection {
@@ -77,7 +105,7 @@ fn decide<'c, 'p, B: PacketBuf>(
         Protection::Clear => pdmv2::CLEAR_SIZE,
     };
     turn.clamp_mss(buf, c, &pair);
-    let plan = wire::plan_insert(buf.data(), &c.packet, option_size)
+    let plan = wire::plan_insert(buf.data(), c.packet, option_size)
         .map_err(|_| Counter::PassedCannotInsert)?;
     if c.packet.l3_len() + u32::from(plan.growth) > u32::from(policy.mtu) {
         return too_big(turn, tools, buf, fates, c, plan.growth);
@@ -85,26 +113,27 @@ fn decide<'c, 'p, B: PacketBuf>(
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
     let entry = turn.flow(c, entry, || tools.random.next() as u16)?;
-    let (prseq, psntp, seal) = match pair.pairing.protection {
+    let psntp = match pair.pairing.protection {
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
             turn.note(entry, &pair, true);
-            (prseq, psntp, None)
+            let metrics = metrics(turn, entry, psntp);
+            let option = pdmv2::write_clear(policy.option_type, prseq, false, &metrics);
+            let at = insert(buf, c, &plan, &option)?;
+            batch.clear(entry, buf.data_mut(), at);
+            psntp
         }
         Protection::Sealed => {
             let (prseq, psntp, key) = number(turn, tools, c, &pair, fresh, entry)?;
-            (prseq, psntp, Some((pair.pairing.suite.aead, key)))
+            let metrics = metrics(turn, entry, psntp);
+            let option = pdmv2::unsealed(policy.option_type, prseq, key.f(), &metrics);
+            let at = insert(buf, c, &plan, &option)?;
+            batch.seal(pair.pairing.suite.aead, entry, key, buf.data_mut(), at);
+            psntp
         }
     };
-    accept(Mark {
-        candidate: c,
-        plan,
-        entry,
-        prseq,
-        psntp,
-        seal,
-        stats: turn.stats(pair.index),
-    });
+    entry.outgoing.send_times.sent(psntp, turn.now);
+    pair.stats.add(PairingCounter::Marked, 1);
     Ok(())
 }
 
@@ -113,7 +142,7 @@ fn decide<'c, 'p, B: PacketBuf>(
 fn fresh(
     turn: &Turn<'_>,
     tools: &mut Tools,
-    c: &Candidate,
+    c: &Whole<'_>,
     pair: &Pair<'_>,
 ) -> Result<Option<(Route, Epoch)>, Counter> {
     if pair.settled {
@@ -126,7 +155,7 @@ fn fresh(
 fn epoch_of(
     turn: &Turn<'_>,
     tools: &mut Tools,
-    c: &Candidate,
+    c: &Whole<'_>,
     pair: &Pair<'_>,
 ) -> Result<Option<(Route, Epoch)>, Counter> {
     let snapshot = &turn.view.snapshot;
@@ -150,7 +179,7 @@ fn epoch_of(
 fn number<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
-    c: &Candidate,
+    c: &Whole<'_>,
     pair: &Pair<'_>,
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
@@ -170,7 +199,7 @@ fn number<'p>(
 fn number_under_change<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
-    c: &Candidate,
+    c: &Whole<'_>,
     pair: &Pair<'_>,
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
@@ -230,7 +259,7 @@ fn too_big<B: PacketBuf>(
     tools: &mut Tools,
     buf: &mut B,
     fates: &mut Fates,
-    c: &Candidate,
+    c: &Whole<'_>,
     growth: u16,
 ) -> Result<(), Counter> {
     let policy = &turn.view.snapshot.policy;
@@ -249,7 +278,7 @@ fn too_big<B: PacketBuf>(
         return Ok(());
     }
     turn.count(Counter::DroppedOverMtu);
-    match wire::icmpv6::packet_too_big(buf, &c.packet, reduced, policy.icmp_source) {
+    match wire::icmpv6::packet_too_big(buf, c.packet, reduced, policy.icmp_source) {
         Ok(()) => {
             turn.count(Counter::PacketTooBigSent);
             fates.set(c.at, Fate::Return);
@@ -262,74 +291,19 @@ fn too_big<B: PacketBuf>(
     Ok(())
 }
 
-/// Writes the options, and seals them.
-fn write<B: PacketBuf>(turn: &Turn<'_>, burst: &mut [B], marks: &ArrayVec<Mark<'_, '_>, BURST>) {
-    let locals = marks.iter().filter(|m| m.is_link_local()).count() as u32;
-    let mut pointers = turn
-        .shared
-        .pointers
-        .reserve(locals, marks.len() as u32 - locals);
-    let option_type = turn.view.snapshot.policy.option_type;
-    let mut jobs = ArrayVec::<SealJob<'_>, BURST>::new();
-    let mut aeads = ArrayVec::<Aead, BURST>::new();
-    let mut bufs = burst.iter_mut();
-    // The position of the next of `bufs`.
-    let mut next = 0;
-    for mark in marks {
-        // Marks stand in the order of the burst.
-        let c = mark.candidate;
-        let buf = c.at.checked_sub(next).and_then(|skip| bufs.nth(skip));
-        next = c.at + 1;
-        let Some(buf) = buf else {
-            continue;
-        };
-        let metrics = metrics(turn, mark, pointers.next(mark.is_link_local()));
-        mark.entry.outgoing.send_times.sent(mark.psntp, turn.now);
-        if let Some(stats) = mark.stats {
-            stats.add(PairingCounter::Marked, 1);
-        }
-        match mark.seal {
-            None => {
-                let option = pdmv2::write_clear(option_type, mark.prseq, false, &metrics);
-                turn.count(match wire::insert(buf, &c.packet, &mark.plan, &option) {
-                    Ok(_) => Counter::MarkedClear,
-                    Err(_) => Counter::PassedCannotInsert,
-                });
-            }
-            Some((aead, key)) => {
-                let option = pdmv2::unsealed(option_type, mark.prseq, key.f(), &metrics);
-                let place = wire::insert(buf, &c.packet, &mark.plan, &option)
-                    .ok()
-                    .and_then(|at| buf.data_mut().get_mut(at..)?.first_chunk_mut());
-                let Some(option) = place else {
-                    turn.count(Counter::PassedCannotInsert);
-                    continue;
-                };
-                // There are at most as many jobs as packets in a burst.
-                let _ = jobs.try_push(SealJob {
-                    key: &key.key,
-                    base_nonce: &key.base_nonce,
-                    option,
-                });
-                let _ = aeads.try_push(aead);
-            }
-        }
-    }
-    turn.count_many(Counter::MarkedSealed, jobs.len());
-    let mut rest = &mut jobs[..];
-    for run in aeads.chunk_by(|a, b| a == b) {
-        let (batch, after) = rest.split_at_mut_checked(run.len()).unwrap_or_default();
-        rest = after;
-        if let Some(aead) = run.first() {
-            turn.shared.kernel.seal(*aead, batch);
-        }
-    }
+fn insert<B: PacketBuf>(
+    buf: &mut B,
+    c: &Whole<'_>,
+    plan: &Plan,
+    option: &[u8],
+) -> Result<usize, Counter> {
+    wire::insert(buf, c.packet, plan, option).map_err(|_| Counter::PassedCannotInsert)
 }
 
-/// The seven metrics of a packet that goes out now (protocol section 1).
+/// The metrics of a packet that goes out now, but for Global Pointer (protocol section 1).
 #[inline(always)]
-fn metrics(turn: &Turn<'_>, mark: &Mark<'_, '_>, global_pointer: u32) -> Metrics {
-    let heard = mark.entry.outgoing.last_received.heard(turn.now);
+fn metrics(turn: &Turn<'_>, entry: &Entry, psntp: u16) -> Metrics {
+    let heard = entry.outgoing.last_received.heard(turn.now);
     let (psnlr, dtlr, dtls) = match heard {
         None => (0, ScaledDelta::ZERO, ScaledDelta::ZERO),
         Some(h) => (
@@ -342,8 +316,88 @@ fn metrics(turn: &Turn<'_>, mark: &Mark<'_, '_>, global_pointer: u32) -> Metrics
     Metrics {
         dtlr,
         dtls,
-        global_pointer,
-        psntp: mark.psntp,
+        global_pointer: 0,
+        psntp,
         psnlr,
+    }
+}
+
+/// Options that were written, and lack their Global Pointers and seals: of one algorithm, from one type of address.
+struct Batch<'t, 'b, 'p> {
+    turn: &'t Turn<'p>,
+    aead: Aead,
+    link_local: bool,
+    sealed: ArrayVec<SealJob<'b>, BURST>,
+    clear: ArrayVec<&'b mut [u8; pdmv2::CLEAR_SIZE], BURST>,
+}
+
+impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
+    fn new(turn: &'t Turn<'p>) -> Self {
+        Self {
+            turn,
+            aead: Aead::Aes128Gcm,
+            link_local: false,
+            sealed: ArrayVec::new(),
+            clear: ArrayVec::new(),
+        }
+    }
+
+    /// Takes in the option at `at` of a frame, to be sealed with `key`.
+    #[inline(always)]
+    fn seal(&mut self, aead: Aead, entry: &Entry, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
+        let link_local = is_link_local(&entry.tuple().src);
+        if (aead, link_local) != (self.aead, self.link_local) {
+            self.finish();
+            (self.aead, self.link_local) = (aead, link_local);
+        }
+        let Some(option) = frame.get_mut(at..).and_then(|o| o.first_chunk_mut()) else {
+            return;
+        };
+        // There are at most as many as packets in a burst.
+        let _ = self.sealed.try_push(SealJob {
+            key: &key.key,
+            base_nonce: &key.base_nonce,
+            option,
+        });
+    }
+
+    /// Takes in the option at `at` of a frame, to be left in the clear.
+    fn clear(&mut self, entry: &Entry, frame: &'b mut [u8], at: usize) {
+        let link_local = is_link_local(&entry.tuple().src);
+        if link_local != self.link_local {
+            self.finish();
+            self.link_local = link_local;
+        }
+        let Some(option) = frame.get_mut(at..).and_then(|o| o.first_chunk_mut()) else {
+            return;
+        };
+        // As above.
+        let _ = self.clear.try_push(option);
+    }
+
+    /// Numbers and seals what was taken in.
+    fn finish(&mut self) {
+        let (sealed, clear) = (self.sealed.len(), self.clear.len());
+        if sealed + clear == 0 {
+            return;
+        }
+        let turn = self.turn;
+        turn.count_many(Counter::MarkedSealed, sealed);
+        turn.count_many(Counter::MarkedClear, clear);
+        let count = (sealed + clear) as u32;
+        let mut pointer = turn.shared.pointers.reserve(self.link_local, count);
+        let mut next = || {
+            pointer = pointer.wrapping_add(1);
+            pointer
+        };
+        for job in &mut self.sealed {
+            pdmv2::set_global_pointer(job.option, next());
+        }
+        for option in &mut self.clear {
+            pdmv2::set_global_pointer(option, next());
+        }
+        turn.shared.kernel.seal(self.aead, &mut self.sealed);
+        self.sealed.clear();
+        self.clear.clear();
     }
 }

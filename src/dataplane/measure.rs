@@ -1,13 +1,13 @@
 //! What an option that was taken in tells: loss, reordering, server delay, and the round trip where its packet is remembered.
 
 use super::clock::delta_ns;
-use super::lookup::Pair;
 use super::worker::Turn;
 use crate::flow::Entry;
 use crate::flow::incoming::Held;
 pub(super) use crate::flow::sequence::KeyAge;
+use crate::flow::sequence::Step;
 use crate::flow::times::cycles_between;
-use crate::telemetry::PairingCounter;
+use crate::telemetry::{PairingCounter, WorkerPairing};
 use crate::wire::Metrics;
 
 /// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it. A round trip below 2^-9 of the delay would be off by more
@@ -17,7 +17,7 @@ const DELAY_TO_ROUND_TRIP: u32 = 9;
 impl KeyAge {
     /// Of a key that the flow holds already.
     pub(super) fn of(held: &Held<'_>) -> Self {
-        if held.is_newest {
+        if held.is_newest() {
             Self::Current
         } else {
             Self::Old
@@ -26,17 +26,17 @@ impl KeyAge {
 }
 
 /// Takes in the metrics of one packet, received at the turn's time.
+#[inline]
 pub(super) fn measure(
     turn: &Turn<'_>,
-    pair: &Pair<'_>,
+    stats: &WorkerPairing,
     entry: &Entry,
     metrics: &Metrics,
     key: KeyAge,
 ) {
-    let stats = turn.stats(pair.index);
     let step = entry.sequence.count(metrics.psntp, key);
-    if let Some(stats) = stats {
-        stats.add(PairingCounter::Opened, 1);
+    stats.add(PairingCounter::Opened, 1);
+    if step != Step::default() {
         stats.add(PairingCounter::Skipped, step.skipped.into());
         stats.add(PairingCounter::Late, step.late.into());
         stats.add(PairingCounter::Reordered, step.reordered.into());
@@ -52,9 +52,7 @@ pub(super) fn measure(
     }
     let delay = delta_ns(metrics.dtlr);
     entry.measured.server_delay.record(delay);
-    if let Some(stats) = stats {
-        stats.record_server_delay_ns(delay);
-    }
+    stats.record_server_delay_ns(delay);
     let round_trip = entry
         .outgoing
         .send_times
@@ -64,8 +62,6 @@ pub(super) fn measure(
         .filter(|ns| *ns >= delay >> DELAY_TO_ROUND_TRIP);
     if let Some(ns) = round_trip {
         entry.measured.round_trip.record(ns);
-        if let Some(stats) = stats {
-            stats.record_rtt_ns(ns);
-        }
+        stats.record_rtt_ns(ns);
     }
 }

@@ -4,30 +4,31 @@
 //! the flow's other keys and then with keys ahead ([`super::search`]), one packet at a time and under a budget.
 
 use super::BURST;
-use super::classify::{Candidate, Candidates};
+use super::classify::{Candidate, Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
-use super::lookup::{Flows, Pair};
+use super::lookup::{Known, Likely, Pair};
 use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, OpenJob};
 use crate::flow::Entry;
-use crate::flow::incoming::{Held, Refused};
+use crate::flow::entry::Noted;
+use crate::flow::incoming::{Held, InKey, Refused};
 use crate::flow::replay::Replay;
 use crate::snapshot::Protection;
-use crate::telemetry::{Counter, PairingCounter};
-use crate::wire::{self, Metrics, OptionKind, PacketBuf, Pdm, PdmOption, pdmv2};
+use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
+use crate::wire::{self, Metrics, OptionKind, PacketBuf, Pdm, PdmOption, common, pdmv2};
 use arrayvec::ArrayVec;
 
-/// A candidate with an option of a pair that wants it read.
-struct Marked<'p> {
-    candidate: usize,
-    option: PdmOption,
-    pair: Pair<'p>,
-    entry: Option<&'p Entry>,
-    /// What the batch opened.
-    opened: Option<(Held<'p>, Metrics)>,
+/// A packet that is tried with the key that its flow most likely used.
+struct Try<'p> {
+    entry: &'p Entry,
+    held: Held<'p>,
+    stats: &'p WorkerPairing,
 }
+
+/// The metrics, and whether the option opened.
+type Tried = ([u8; pdmv2::METRICS_LEN], bool);
 
 /// Options in a row that fail to open before a flow counts as stuck (protocol section 4, *Healing*).
 const STUCK: u32 = 1_000;
@@ -40,106 +41,150 @@ pub(super) fn open<'p, B: PacketBuf>(
     burst: &mut [B],
     fates: &mut Fates,
     candidates: &Candidates,
-    flows: &Flows<'p>,
+    likely: &Likely<'p>,
 ) {
-    let mut marked = ArrayVec::<Marked<'p>, BURST>::new();
-    for (n, (c, entry)) in candidates.iter().zip(flows).enumerate() {
-        let Some(buf) = burst.get_mut(c.at) else {
+    let mut tries = ArrayVec::<Option<Try<'p>>, BURST>::new();
+    let results = open_batch(turn, burst, candidates, likely, &mut tries);
+    let mut results = results.iter();
+    let mut stripped = 0;
+    let packets = burst
+        .iter_mut()
+        .zip(&candidates.all)
+        .zip(likely)
+        .zip(&tries);
+    for (at, (((buf, c), likely), tried)) in packets.enumerate() {
+        let tried = tried.as_ref();
+        let opened = tried.and_then(|tried| match results.next() {
+            Some((metrics, true)) => Some(take_in(turn, tried, &Metrics::from_bytes(metrics))),
+            _ => None,
+        });
+        if let (Class::Common(common), Some(Ok(()))) = (c.class, opened) {
+            // The frame is the one that was parsed, so it has the option.
+            let _ = common.strip(buf);
+            stripped += 1;
+            continue;
+        }
+        let mut of_common = None;
+        let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
             continue;
         };
-        match wanted(turn, buf, c, *entry) {
-            Ok((option, pair)) => {
-                // There are at most as many as packets in a burst.
-                let _ = marked.try_push(Marked {
-                    candidate: n,
-                    option,
-                    pair,
-                    entry: *entry,
-                    opened: None,
-                });
-            }
-            Err(reason) => turn.count(reason),
-        }
-    }
-    // Their names were just read, so their roles are there, and tell which keys are needed.
-    for entry in marked.iter().filter_map(|m| m.entry) {
-        entry.incoming.prefetch_keys();
-    }
-    open_batch(turn, burst, candidates, &mut marked);
-    for m in marked {
-        let Some(c) = candidates.get(m.candidate) else {
-            continue;
+        let hash = c.hash;
+        let whole = Whole { at, packet, hash };
+        let before = Before {
+            likely: *likely,
+            tried: tried.map(|tried| tried.held.key),
+            opened,
         };
-        if let Some(buf) = burst.get_mut(c.at) {
-            settle(turn, tools, buf, fates, c, m);
+        if let Err(reason) = settle(turn, tools, buf, fates, &whole, &before) {
+            turn.count(reason);
         }
     }
+    turn.count_many(Counter::OptionsStripped, stripped);
 }
 
-/// The option of a candidate and its pair, if it is to be read.
-fn wanted<'p, B: PacketBuf>(
-    turn: &Turn<'p>,
-    buf: &mut B,
-    c: &Candidate,
-    entry: Option<&Entry>,
-) -> Result<(PdmOption, Pair<'p>), Counter> {
-    let pair = turn.pair(c, entry)?;
-    turn.clamp_mss(buf, c, &pair);
-    let option = c.packet.option.ok_or(Counter::PassedNotMarked)?;
-    match (option.kind, pair.pairing.protection) {
-        // The far host's own RFC 8250 option: with protection it could be anybody's, and is not read.
-        (OptionKind::Pdm, Protection::Sealed) => Err(Counter::PassedAlreadyMarked),
-        _ => Ok((option, pair)),
-    }
-}
-
-fn sealed_option<'b>(data: &'b [u8], option: &PdmOption) -> Option<&'b SealedOption> {
-    data.get(usize::from(option.at)..)?.first_chunk()
-}
-
-/// Tries each sealed option with the key that its flow most likely used.
+/// Tries each sealed option with the key that its flow most likely used. The results are of those that are tried, in order.
+#[inline(always)]
 fn open_batch<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     burst: &[B],
     candidates: &Candidates,
-    marked: &mut ArrayVec<Marked<'p>, BURST>,
-) {
-    let mut jobs = ArrayVec::<OpenJob<'_>, BURST>::new();
-    let mut held = ArrayVec::<(usize, Aead, Held<'p>), BURST>::new();
-    for (n, m) in marked.iter().enumerate() {
-        let sealed =
-            m.option.kind == OptionKind::Sealed && m.pair.pairing.protection == Protection::Sealed;
-        let (Some(entry), true) = (m.entry, sealed) else {
-            continue;
-        };
-        let option = candidates
-            .get(m.candidate)
-            .and_then(|c| burst.get(c.at))
-            .and_then(|buf| sealed_option(buf.data(), &m.option));
-        let Some(option) = option else {
-            continue;
-        };
-        let Some(key) = entry.incoming.likeliest(f_bit(option), turn.pin) else {
-            continue;
-        };
-        let job = OpenJob::new(&key.key.key, &key.key.base_nonce, option);
-        // There are at most as many as packets in a burst.
-        let _ = jobs.try_push(job);
-        let _ = held.try_push((n, m.pair.pairing.suite.aead, key));
+    likely: &Likely<'p>,
+    tries: &mut ArrayVec<Option<Try<'p>>, BURST>,
+) -> ArrayVec<Tried, BURST> {
+    let mut known = None;
+    let mut batch = Batch::new(turn);
+    for ((buf, c), likely) in burst.iter().zip(&candidates.all).zip(likely) {
+        let found = likely.and_then(|entry| {
+            let (option, pair, held) =
+                likeliest(turn, &mut known, candidates, c, buf.data(), entry)?;
+            batch.open(pair.aead, held.key, option);
+            let stats = pair.stats;
+            Some(Try { entry, held, stats })
+        });
+        // There are as many candidates as packets in a burst.
+        let _ = tries.try_push(found);
     }
-    let mut rest = &mut jobs[..];
-    for run in held.chunk_by(|a, b| a.1 == b.1) {
-        let (batch, after) = rest.split_at_mut_checked(run.len()).unwrap_or_default();
-        rest = after;
-        if let Some((_, aead, _)) = run.first() {
-            turn.shared.kernel.open(*aead, batch);
+    batch.finish();
+    batch.results
+}
+
+/// The sealed option of a packet of `entry`'s flow, and the key of its F bit that was used last. Its cache lines are on their way.
+#[inline(always)]
+fn likeliest<'p, 'b>(
+    turn: &Turn<'p>,
+    known: &mut Option<Known<'p>>,
+    candidates: &Candidates,
+    c: &Candidate,
+    frame: &'b [u8],
+    entry: &'p Entry,
+) -> Option<(&'b SealedOption, Known<'p>, Held<'p>)> {
+    let (tuple, option_at) = match c.class {
+        Class::Common(common) if common.is_marked() => (common.tuple(frame)?, common::OPTION_AT),
+        Class::Other(place) => {
+            let packet = candidates.others.get(usize::from(place))?;
+            let option = packet.option.filter(|o| o.kind == OptionKind::Sealed)?;
+            (packet.tuple, option.at.into())
+        }
+        _ => return None,
+    };
+    if !entry.tuple().is(&turn.outgoing(&tuple)) {
+        return None;
+    }
+    // What has settled is what goes out; what comes in is of the same pair.
+    let pair = turn.known(entry.noted() | Noted::SETTLED, known)?;
+    let option: &SealedOption = frame.get(option_at..)?.first_chunk()?;
+    let held = entry.incoming.keys(f_bit(option), turn.pin).next()?;
+    held.prefetch();
+    Some((option, pair, held))
+}
+
+/// Takes in a packet that opened with a key that its flow holds.
+#[inline(always)]
+fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<(), Counter> {
+    let entry = turn.kept(tried.entry)?;
+    tried
+        .held
+        .accept(metrics.psntp, turn.now)
+        .map_err(refused)?;
+    turn.count(Counter::Opened);
+    measure(turn, tried.stats, entry, metrics, KeyAge::of(&tried.held));
+    Ok(())
+}
+
+/// Options that are opened at once: of one algorithm.
+struct Batch<'t, 'b, 'p> {
+    turn: &'t Turn<'p>,
+    aead: Aead,
+    jobs: ArrayVec<OpenJob<'b>, BURST>,
+    results: ArrayVec<Tried, BURST>,
+}
+
+impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
+    fn new(turn: &'t Turn<'p>) -> Self {
+        Self {
+            turn,
+            aead: Aead::Aes128Gcm,
+            jobs: ArrayVec::new(),
+            results: ArrayVec::new(),
         }
     }
-    let results: ArrayVec<_, BURST> = jobs.iter().map(|job| (job.ok, job.metrics)).collect();
-    drop(jobs);
-    for ((n, _, key), (ok, metrics)) in held.into_iter().zip(results) {
-        if let (true, Some(m)) = (ok, marked.get_mut(n)) {
-            m.opened = Some((key, Metrics::from_bytes(&metrics)));
+
+    #[inline(always)]
+    fn open(&mut self, aead: Aead, key: &'p InKey, option: &'b SealedOption) {
+        if aead != self.aead {
+            self.finish();
+            self.aead = aead;
+        }
+        // There are at most as many as packets in a burst.
+        let job = OpenJob::new(&key.key, &key.base_nonce, option);
+        let _ = self.jobs.try_push(job);
+    }
+
+    fn finish(&mut self) {
+        self.turn.shared.kernel.open(self.aead, &mut self.jobs);
+        for job in self.jobs.drain(..) {
+            // As above.
+            let _ = self.results.try_push((job.metrics, job.ok));
         }
     }
 }
@@ -148,25 +193,44 @@ pub(super) fn f_bit(option: &SealedOption) -> bool {
     option[pdmv2::HEADER_LEN - 1] & 1 == 1
 }
 
-/// Brings one packet to its end.
+/// What is known of a packet before it is looked at by itself.
+struct Before<'p> {
+    likely: Option<&'p Entry>,
+    /// The key that it was tried with in the batch.
+    tried: Option<&'p InKey>,
+    /// If that opened it, what came of it.
+    opened: Option<Result<(), Counter>>,
+}
+
+/// Brings one packet to its end. An error says why it passes as it is.
+#[inline(never)]
 fn settle<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &mut B,
     fates: &mut Fates,
-    c: &Candidate,
-    m: Marked<'p>,
-) {
-    let result = match (m.option.kind, m.pair.pairing.protection) {
-        (OptionKind::Sealed, Protection::Sealed) => sealed(turn, tools, buf, c, &m),
-        (OptionKind::Clear, Protection::Clear) => in_clear(turn, tools, buf, c, &m),
-        (OptionKind::Pdm, _) => {
-            // The far host put it in and the near one may want it: it is read, and stays.
-            if let Err(reason) = pdm(turn, tools, buf, c, &m) {
-                turn.count(reason);
-            }
-            return;
-        }
+    c: &Whole<'_>,
+    before: &Before<'p>,
+) -> Result<(), Counter> {
+    let entry = turn.find(c, before.likely);
+    let pair = turn.pair(c, entry)?;
+    turn.clamp_mss(buf, c, &pair);
+    let option = c.packet.option.ok_or(Counter::PassedNotMarked)?;
+    let m = Marked {
+        whole: c,
+        option,
+        pair,
+        entry,
+    };
+    let result = match (option.kind, pair.pairing.protection) {
+        // The far host's own RFC 8250 option: with protection it could be anybody's, and is not read.
+        (OptionKind::Pdm, Protection::Sealed) => return Err(Counter::PassedAlreadyMarked),
+        // The far host put it in and the near one may want it: it is read, and stays.
+        (OptionKind::Pdm, Protection::Clear) => return pdm(turn, tools, buf, &m),
+        (OptionKind::Sealed, Protection::Sealed) => before
+            .opened
+            .unwrap_or_else(|| sealed(turn, tools, buf, &m, before.tried)),
+        (OptionKind::Clear, Protection::Clear) => in_clear(turn, tools, buf, &m),
         (OptionKind::Clear, Protection::Sealed) => Err(Counter::FailedOpenClearOnSealed),
         (OptionKind::Sealed, Protection::Clear) => Err(Counter::FailedOpenAuthentication),
         (OptionKind::Unknown, _) => Err(Counter::FailedOpenUnknownOption),
@@ -175,28 +239,39 @@ fn settle<'p, B: PacketBuf>(
         Ok(()) => false,
         Err(reason) => {
             turn.count(reason);
-            count_failure(turn, &m, reason)
+            count_failure(&m, reason)
         }
     };
     if failed && turn.view.snapshot.policy.drop_failed_open {
         turn.count(Counter::DroppedFailedOpen);
         fates.set(c.at, Fate::Drop);
-    } else if wire::strip(buf, &c.packet) {
+    } else if wire::strip(buf, c.packet) {
         turn.count(Counter::OptionsStripped);
     }
+    Ok(())
+}
+
+/// A packet with an option of a pair that wants it read.
+struct Marked<'m, 'p> {
+    whole: &'m Whole<'m>,
+    option: PdmOption,
+    pair: Pair<'p>,
+    entry: Option<&'p Entry>,
+}
+
+fn sealed_option<'b>(data: &'b [u8], option: &PdmOption) -> Option<&'b SealedOption> {
+    data.get(usize::from(option.at)..)?.first_chunk()
 }
 
 /// Notes a failure with its flow and pairing; whether it counts as a failed open for policy.
-fn count_failure(turn: &Turn<'_>, m: &Marked<'_>, reason: Counter) -> bool {
-    let stats = turn.stats(m.pair.index);
+fn count_failure(m: &Marked<'_, '_>, reason: Counter) -> bool {
+    let stats = m.pair.stats;
     match reason {
         Counter::ReplayedRepeated | Counter::ReplayedTooOld => {
             if let Some(entry) = m.entry {
                 entry.measured.count_replayed();
             }
-            if let Some(stats) = stats {
-                stats.add(PairingCounter::Replayed, 1);
-            }
+            stats.add(PairingCounter::Replayed, 1);
             false
         }
         Counter::Contended
@@ -205,10 +280,8 @@ fn count_failure(turn: &Turn<'_>, m: &Marked<'_>, reason: Counter) -> bool {
         | Counter::FailedOpenKeyAwaited => false,
         _ => {
             let stuck = m.entry.is_some_and(|entry| entry.count_failed() == STUCK);
-            if let Some(stats) = stats {
-                stats.add(PairingCounter::Failed, 1);
-                stats.add(PairingCounter::Stuck, u64::from(stuck));
-            }
+            stats.add(PairingCounter::Failed, 1);
+            stats.add(PairingCounter::Stuck, u64::from(stuck));
             true
         }
     }
@@ -226,21 +299,15 @@ fn sealed<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &B,
-    c: &Candidate,
-    m: &Marked<'p>,
+    m: &Marked<'_, 'p>,
+    tried: Option<&'p InKey>,
 ) -> Result<(), Counter> {
-    if let Some((held, metrics)) = &m.opened {
-        let entry = turn.flow(c, m.entry, || tools.random.next() as u16)?;
-        held.accept(metrics.psntp, turn.now).map_err(refused)?;
-        turn.count(Counter::Opened);
-        measure(turn, &m.pair, entry, metrics, KeyAge::of(held));
-        return Ok(());
-    }
     let option = sealed_option(buf.data(), &m.option).ok_or(Counter::FailedOpenUnknownOption)?;
     let search = Search {
-        candidate: c,
+        candidate: m.whole,
         pair: &m.pair,
         option,
+        tried,
     };
     search::search(turn, tools, &search, m.entry)
 }
@@ -249,8 +316,7 @@ fn in_clear<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &B,
-    c: &Candidate,
-    m: &Marked<'p>,
+    m: &Marked<'_, 'p>,
 ) -> Result<(), Counter> {
     let body: &[u8; pdmv2::METRICS_LEN] = buf
         .data()
@@ -258,7 +324,7 @@ fn in_clear<'p, B: PacketBuf>(
         .and_then(|b| b.first_chunk())
         .ok_or(Counter::FailedOpenUnknownOption)?;
     let metrics = Metrics::from_bytes(body);
-    accept_in_clear(turn, tools, c, m, &metrics)?;
+    accept_in_clear(turn, tools, m, &metrics)?;
     turn.count(Counter::ClearRead);
     Ok(())
 }
@@ -267,8 +333,7 @@ fn pdm<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     buf: &B,
-    c: &Candidate,
-    m: &Marked<'p>,
+    m: &Marked<'_, 'p>,
 ) -> Result<(), Counter> {
     let pdm = buf
         .data()
@@ -283,7 +348,7 @@ fn pdm<'p, B: PacketBuf>(
         psntp: pdm.psntp,
         psnlr: pdm.psnlr,
     };
-    accept_in_clear(turn, tools, c, m, &metrics)?;
+    accept_in_clear(turn, tools, m, &metrics)?;
     turn.count(Counter::PdmRead);
     Ok(())
 }
@@ -291,14 +356,13 @@ fn pdm<'p, B: PacketBuf>(
 fn accept_in_clear<'p>(
     turn: &Turn<'p>,
     tools: &mut Tools,
-    c: &Candidate,
-    m: &Marked<'p>,
+    m: &Marked<'_, 'p>,
     metrics: &Metrics,
 ) -> Result<(), Counter> {
-    let entry = turn.flow(c, m.entry, || tools.random.next() as u16)?;
+    let entry = turn.flow(m.whole, m.entry, || tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
     entry.incoming.accept_in_clear(number).map_err(refused)?;
     turn.note(entry, &m.pair, false);
-    measure(turn, &m.pair, entry, metrics, KeyAge::None);
+    measure(turn, m.pair.stats, entry, metrics, KeyAge::None);
     Ok(())
 }

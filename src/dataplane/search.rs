@@ -6,13 +6,13 @@
 //! often than anyone heard, at its lowest index. Each derived key costs one of the
 //! worker's tokens, so forged packets cannot buy work.
 
-use super::classify::Candidate;
+use super::classify::Whole;
 use super::lookup::Pair;
 use super::measure::{KeyAge, measure};
 use super::open::{SealedOption, f_bit, refused};
 use super::worker::{Tools, Turn};
 use crate::crypto::{OpenJob, SessionKey};
-use crate::flow::incoming::{Found, Head};
+use crate::flow::incoming::{Found, Head, InKey};
 use crate::flow::{Entry, Epoch};
 use crate::snapshot::Route;
 use crate::telemetry::Counter;
@@ -20,9 +20,11 @@ use crate::wire::Metrics;
 
 /// A packet in search of its key.
 pub(super) struct Search<'a, 'p> {
-    pub candidate: &'a Candidate,
+    pub candidate: &'a Whole<'a>,
     pub pair: &'a Pair<'p>,
     pub option: &'a SealedOption,
+    /// A key that did not open it.
+    pub tried: Option<&'p InKey>,
 }
 
 /// A key that opened the packet.
@@ -42,14 +44,19 @@ pub(super) fn search<'p>(
     entry: Option<&'p Entry>,
 ) -> Result<(), Counter> {
     if let Some(entry) = entry {
-        // The batch tried one of these; but the flow may have taken in another since, by a packet before this one.
+        // The flow may have taken in another key since the batch, by a packet before this one.
         for held in entry.incoming.keys(f_bit(s.option), turn.pin) {
+            // No key's place is written again while a burst lasts in which it was seen.
+            if s.tried.is_some_and(|tried| std::ptr::eq(tried, held.key)) {
+                continue;
+            }
             let job = OpenJob::new(&held.key.key, &held.key.base_nonce, s.option);
             if let Some(metrics) = open_one(turn, s, job) {
                 let entry = turn.kept(entry)?;
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
                 turn.count(Counter::Opened);
-                measure(turn, s.pair, entry, &metrics, KeyAge::of(&held));
+                turn.note(entry, s.pair, false);
+                measure(turn, s.pair.stats, entry, &metrics, KeyAge::of(&held));
                 return Ok(());
             }
         }
@@ -232,6 +239,6 @@ fn take_in<'p>(
     turn.count(Counter::KeyChanges);
     snapshot.heard(&hit.route, &hit.epoch);
     turn.note(entry, s.pair, false);
-    measure(turn, s.pair, entry, &hit.metrics, key);
+    measure(turn, s.pair.stats, entry, &hit.metrics, key);
     Ok(())
 }

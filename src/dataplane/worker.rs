@@ -7,7 +7,7 @@ use super::{classify, lookup, mark, open};
 use crate::flow::{Pin, Reader};
 use crate::snapshot::Awaited;
 use crate::telemetry::{Counter, Direction, DirectionCounters, WorkerCounters, WorkerPairing};
-use crate::wire::{Ipv6Packet, OptionKind, PacketBuf};
+use crate::wire::{OptionKind, PacketBuf};
 use std::sync::atomic::Ordering;
 
 /// A worker's own things.
@@ -83,8 +83,8 @@ impl<'s> Worker<'s> {
     pub fn outbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
         self.turn(Direction::Out, burst, now, |turn, tools, burst, fates| {
             let candidates = classify::classify(turn, burst, fates, not_yet_marked);
-            let flows = lookup::look_up(turn, &candidates);
-            mark::mark(turn, tools, burst, fates, &candidates, &flows);
+            let likely = lookup::look_up(turn, &candidates);
+            mark::mark(turn, tools, burst, fates, &candidates, &likely);
         })
     }
 
@@ -92,8 +92,8 @@ impl<'s> Worker<'s> {
     pub fn inbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
         self.turn(Direction::In, burst, now, |turn, tools, burst, fates| {
             let candidates = classify::classify(turn, burst, fates, |_| Ok(()));
-            let flows = lookup::look_up(turn, &candidates);
-            open::open(turn, tools, burst, fates, &candidates, &flows);
+            let likely = lookup::look_up(turn, &candidates);
+            open::open(turn, tools, burst, fates, &candidates, &likely);
         })
     }
 
@@ -123,7 +123,6 @@ impl<'s> Worker<'s> {
             counters: self.counters.of(direction),
             worker: self.index,
         };
-        turn.count_received(burst);
         stages(&turn, tools, burst, &mut fates);
         fates
     }
@@ -150,10 +149,10 @@ fn search_rate(shared: &Shared, view: &View) -> Rate {
 }
 
 /// Packets that leave the inside with an option already in them are their host's own business.
-fn not_yet_marked(packet: &Ipv6Packet) -> Result<(), Counter> {
-    match packet.option {
+fn not_yet_marked(option: Option<OptionKind>) -> Result<(), Counter> {
+    match option {
         None => Ok(()),
-        Some(option) if option.kind == OptionKind::Unknown => Err(Counter::PassedCannotInsert),
+        Some(OptionKind::Unknown) => Err(Counter::PassedCannotInsert),
         Some(_) => Err(Counter::PassedAlreadyMarked),
     }
 }
@@ -166,13 +165,6 @@ impl<'p> Turn<'p> {
 
     pub fn count_many(&self, counter: Counter, n: usize) {
         self.counters.add(counter, n as u64);
-    }
-
-    fn count_received<B: PacketBuf>(&self, burst: &[B]) {
-        let bytes = burst.iter().map(|b| b.data().len() as u64).sum();
-        self.counters
-            .add(Counter::PacketsReceived, burst.len() as u64);
-        self.counters.add(Counter::BytesReceived, bytes);
     }
 
     /// This worker's part of a pairing's numbers.

@@ -60,6 +60,21 @@ pub struct Noted {
     pub settled: bool,
 }
 
+impl Noted {
+    /// In a note, the bit that says `settled`.
+    pub const SETTLED: u64 = 1;
+
+    /// What a note says under the snapshot `serial`.
+    #[inline]
+    #[must_use]
+    pub fn of(note: u64, serial: u32) -> Option<Self> {
+        ((note >> 32) as u32 == serial).then_some(Self {
+            remote: (note as u32) >> 1,
+            settled: note & Self::SETTLED != 0,
+        })
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     pub(crate) tuple: FiveTuple,
@@ -208,11 +223,14 @@ impl Entry {
     #[inline]
     #[must_use]
     pub fn route(&self, serial: u32) -> Option<Noted> {
-        let word = self.route.load(Ordering::Relaxed);
-        ((word >> 32) as u32 == serial).then_some(Noted {
-            remote: (word as u32) >> 1,
-            settled: word & 1 == 1,
-        })
+        Noted::of(self.noted(), serial)
+    }
+
+    /// The note itself: flows with the same one are of the same pair.
+    #[inline]
+    #[must_use]
+    pub fn noted(&self) -> u64 {
+        self.route.load(Ordering::Relaxed)
     }
 
     /// Notes something under the snapshot `serial` (not 0).

@@ -37,10 +37,12 @@ impl TupleHasher {
     pub fn hash(&self, t: &FiveTuple) -> u64 {
         let (s0, s1) = halves(&t.src);
         let (d0, d1) = halves(&t.dst);
-        let ports = (u64::from(t.sport) << 32) | (u64::from(t.dport) << 16) | u64::from(t.protocol);
         let a = fold(s0 ^ self.seed[0], s1 ^ K[0]);
         let b = fold(d0 ^ self.seed[1], d1 ^ K[1]);
-        fold(a ^ ports ^ K[2], b.rotate_left(23) ^ self.seed[0] ^ K[0])
+        fold(
+            a ^ t.upper() ^ K[2],
+            b.rotate_left(23) ^ self.seed[0] ^ K[0],
+        )
     }
 
     /// A hash of a tuple's hash and more words, for tables of other things than flows.

@@ -1,10 +1,11 @@
 //! The receiver's half of a flow: which keys open it, and which packets were opened already (protocol section 4).
 //!
 //! A flow has up to two *tracks*, one per sending generation; a track is the key that opened last and the one before it, each
-//! with its own replay window. Keys stand in four places, and one word says which place plays which role:
+//! with its own replay window. Keys stand in four places, and one word says which place plays which role, and with which F bit, so that
+//! the key of a packet is fetched without a look at the others:
 //!
 //! ```text
-//! roles    track 0: now | track 0: before | track 1: now | track 1: before      a byte each: 0..3, or NONE
+//! roles    track 0: now | track 0: before | track 1: now | track 1: before      a byte each: place + 4 * F, or NONE
 //! ```
 //!
 //! State changes only after a packet opened. Taking in a new key is rare; whichever worker wins `claim` does it, and one that
@@ -25,7 +26,9 @@ use zeroize::Zeroize;
 const PLACES: usize = 4;
 /// Tracks a flow can have.
 pub const TRACKS: usize = 2;
-const NONE: u8 = 0xff;
+const NONE: u8 = 0x80;
+/// In a role's byte, where F stands.
+const F_SHIFT: u32 = 2;
 /// What a window calls the PSNTP that its key was first seen with: 32,767 numbers fit on either side.
 const WINDOW_ORIGIN: u32 = 0x1_0000;
 
@@ -58,13 +61,13 @@ impl InKey {
 }
 
 /// A key with what its place remembers.
+#[derive(Clone, Copy)]
 pub struct Held<'p> {
     /// The key.
     pub key: &'p InKey,
-    /// Whether it is the one that opened last on its track, not the one before.
-    pub is_newest: bool,
-    window: &'p Window,
-    used: &'p AtomicU32,
+    of: &'p Incoming,
+    place: u8,
+    role: u8,
 }
 
 /// Why an opened packet's option is not used after all.
@@ -119,27 +122,63 @@ pub struct Incoming {
 /// How coarse `used` is: 2^24 cycles are 6 ms at 2.6 GHz. Few packets write it.
 const TICK_SHIFT: u32 = 24;
 
-type Roles = [u8; 4];
+type Roles = [u8; PLACES];
+
+/// The place that a byte of the roles names.
+#[inline]
+fn place(named: u8) -> Option<usize> {
+    (named != NONE).then_some(usize::from(named) % PLACES)
+}
+
+/// Whether a byte of the roles names a key with this F bit.
+#[inline]
+fn has_f(named: u8, f: bool) -> bool {
+    named & (NONE | 1 << F_SHIFT) == u8::from(f) << F_SHIFT
+}
 
 impl Held<'_> {
+    /// Whether it is the one that opened last on its track, not the one before.
+    #[inline]
+    #[must_use]
+    pub fn is_newest(&self) -> bool {
+        self.role.is_multiple_of(2)
+    }
+
+    fn window(&self) -> &Window {
+        &self.of.windows[usize::from(self.place) % PLACES]
+    }
+
+    fn used(&self) -> &AtomicU32 {
+        &self.of.used[usize::from(self.role / 2) % TRACKS]
+    }
+
+    /// Fetches what [`Held::accept`] needs, and the key.
+    #[inline]
+    pub fn prefetch(&self) {
+        super::prefetch(self.key);
+        super::prefetch(self.window());
+    }
+
     /// Takes in a packet that opened with this key.
     ///
     /// # Errors
     /// [`Refused::Replay`].
+    #[inline]
     pub fn accept(&self, psntp: u16, now: u64) -> Result<(), Refused> {
         let step = psntp.wrapping_sub(self.key.base_psntp) as i16;
         let number = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
-        self.window.accept(number).map_err(Refused::Replay)?;
+        self.window().accept(number).map_err(Refused::Replay)?;
         let tick = (now >> TICK_SHIFT) as u32;
-        if self.used.load(Ordering::Relaxed) != tick {
-            self.used.store(tick, Ordering::Relaxed);
+        let used = self.used();
+        if used.load(Ordering::Relaxed) != tick {
+            used.store(tick, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn highest_psntp(&self) -> u16 {
         let above = self
-            .window
+            .window()
             .highest()
             .map_or(0, |n| n.wrapping_sub(WINDOW_ORIGIN));
         self.key.base_psntp.wrapping_add(above as u16)
@@ -195,47 +234,30 @@ impl Incoming {
         self.held_at(*roles.get(role)?, role, pin)
     }
 
+    /// The key in the place that the byte `named` of the roles names.
     #[inline]
-    fn held_at<'p>(&'p self, place: u8, role: usize, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
-        let place = usize::from(place);
-        let key = self.keys.get(place)?;
+    fn held_at<'p>(&'p self, named: u8, role: usize, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
+        let place = place(named)?;
         // SAFETY: the roles, read under this pin, named the place, so its key was written before (they are published by a
         // release). `take_in` writes it again only after a stamp taken when the place had left the roles has passed, which it
         // cannot before this pin ends.
-        let key = unsafe { key.read() };
+        let key = unsafe { self.keys[place].read() };
         Some(Held {
             key,
-            is_newest: role.is_multiple_of(2),
-            window: self.windows.get(place)?,
-            used: self.used.get(role / 2)?,
+            of: self,
+            place: place as u8,
+            role: role as u8,
         })
     }
 
-    /// The key that most likely opens a packet with this F bit, its window being fetched.
-    #[inline]
-    pub fn likeliest<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> Option<Held<'p>> {
-        let held = self.keys(f, pin).next()?;
-        super::prefetch(held.window);
-        Some(held)
-    }
-
-    /// Fetches the keys that a packet's may be among.
-    #[inline]
-    pub fn prefetch_keys(&self) {
-        for role in self.roles() {
-            if let Some(key) = self.keys.get(usize::from(role)) {
-                super::prefetch(key);
-            }
-        }
-    }
-
-    /// The keys that may open a packet with this F bit, the likeliest first.
+    /// The keys that may open a packet with this F bit, the likeliest first. Reads none of them.
     #[inline]
     pub fn keys<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> impl Iterator<Item = Held<'p>> {
         let roles = self.roles();
+        let wanted = move |role: &usize| has_f(roles[*role], f);
         (0..PLACES)
+            .filter(wanted)
             .filter_map(move |role| self.held(roles, role, pin))
-            .filter(move |held| held.key.f() == f)
     }
 
     /// Where each track stands.
@@ -318,9 +340,10 @@ impl Incoming {
         self.windows[index].reset();
         let mut next = roles;
         let before = if follows { roles[track] } else { NONE };
-        (next[track], next[track + 1]) = (index as u8, before);
+        let now = index as u8 | (found.kri as u8 & 1) << F_SHIFT;
+        (next[track], next[track + 1]) = (now, before);
         let accepted = self
-            .held_at(index as u8, track, pin)
+            .held_at(now, track, pin)
             .map_or(Err(Refused::Busy), |held| {
                 held.accept(found.psntp, found.now)
             });
@@ -361,7 +384,7 @@ impl Incoming {
             if head.epoch.pms_serial > found.epoch.pms_serial {
                 return Err(Refused::Behind);
             }
-            oldest = oldest.min((held.used.load(Ordering::Relaxed), track));
+            oldest = oldest.min((held.used().load(Ordering::Relaxed), track));
         }
         Ok((vacant.or(dead).unwrap_or(oldest.1), false))
     }
@@ -369,7 +392,8 @@ impl Incoming {
     fn unseen_place(&self, roles: Roles, pin: &Pin<'_>) -> Option<usize> {
         (0..PLACES).find(|&index| {
             let stamp = Stamp::from_bits(self.stamps[index].load(Ordering::Relaxed));
-            !roles.contains(&(index as u8)) && pin.quiescence().passed(stamp)
+            let in_use = roles.iter().any(|named| place(*named) == Some(index));
+            !in_use && pin.quiescence().passed(stamp)
         })
     }
 
@@ -389,10 +413,8 @@ impl Incoming {
         let gone = |role: &u8| !next.contains(role) && *role != NONE;
         if old.iter().any(gone) {
             let stamp = pin.quiescence().retire().to_bits();
-            for role in old.iter().filter(|r| gone(r)) {
-                if let Some(place) = self.stamps.get(usize::from(*role)) {
-                    place.store(stamp, Ordering::Relaxed);
-                }
+            for place in old.iter().filter(|r| gone(r)).filter_map(|r| place(*r)) {
+                self.stamps[place].store(stamp, Ordering::Relaxed);
             }
         }
     }

@@ -161,6 +161,22 @@ impl Index {
         }
     }
 
+    /// A live entry with this hash. Which of the two buckets has it is even odds, so no branch is taken on that.
+    #[inline]
+    pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
+        let places = self.places(hash);
+        let [a, b] = [self.buckets.get(places[0])?, self.buckets.get(places[1])?];
+        let seem = a.seem(hash) | b.seem(hash) << WORDS;
+        if seem == 0 {
+            return None;
+        }
+        let at = seem.trailing_zeros() as usize;
+        let bucket = self.buckets.get(places[at / WORDS % 2])?;
+        let word = bucket.0[at % WORDS].load(Ordering::Acquire);
+        let live = word & (TAG | PENDING) == hash & TAG && word != 0;
+        live.then_some(entry_of(word))
+    }
+
     /// The live entry with this hash that `is_it` recognises.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
@@ -256,6 +272,7 @@ mod tests {
         }
         for i in 0..n as u64 {
             assert_eq!(index.find(hash(i), |e| u64::from(e) == i), Some(i as u32));
+            assert_eq!(index.likely(hash(i)), Some(i as u32));
         }
         assert_eq!(index.find(hash(1 << 40), |_| false), None);
         index.remove(hash(9), 9);

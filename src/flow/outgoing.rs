@@ -233,7 +233,7 @@ impl Outgoing {
     #[must_use]
     pub fn last_sent(&self) -> Option<u64> {
         let word = Word::unpack(self.word.load(Ordering::Relaxed));
-        self.send_times.when(word.psntp)
+        self.send_times.when_newest(word.psntp)
     }
 
     /// Fetches both keys and the line of the number.

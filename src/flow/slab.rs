@@ -1,6 +1,8 @@
 //! Zeroed memory for the big arrays, on huge pages where there are any.
 
+#[cfg(not(feature = "loom"))]
 use memmap2::{MmapMut, MmapOptions};
+#[cfg(not(feature = "loom"))]
 use std::io;
 
 /// A type of which all-zero bytes are a valid value, and which needs no drop.
@@ -11,19 +13,20 @@ pub unsafe trait Zeroed {}
 
 /// `len` values of `T`, all zero at first, at addresses that never change.
 pub struct Slab<T> {
-    memory: Memory<T>,
+    /// The mapping's start is page-aligned, which is enough for any `T` here (checked in `new`).
+    #[cfg(not(feature = "loom"))]
+    memory: (MmapMut, std::marker::PhantomData<T>),
+    /// Values of their own: loom's atomics are not plain zeros.
+    #[cfg(feature = "loom")]
+    memory: Box<[T]>,
+    #[cfg(not(feature = "loom"))]
     len: usize,
 }
 
-enum Memory<T> {
-    /// The mapping's start is page-aligned, which is enough for any `T` here (checked in `new`).
-    Mapped(MmapMut, std::marker::PhantomData<T>),
-    #[cfg_attr(not(feature = "loom"), allow(dead_code))]
-    Owned(Box<[T]>),
-}
-
+#[cfg(not(feature = "loom"))]
 const HUGE_PAGE: usize = 2 << 20;
 
+#[cfg(not(feature = "loom"))]
 impl<T: Zeroed> Slab<T> {
     /// Maps the memory. Untouched pages cost nothing until they are used, except huge ones.
     ///
@@ -62,19 +65,18 @@ impl<T: Zeroed> Slab<T> {
             }
         };
         Ok(Self {
-            memory: Memory::Mapped(map, std::marker::PhantomData),
+            memory: (map, std::marker::PhantomData),
             len,
         })
     }
 }
 
+#[cfg(feature = "loom")]
 impl<T> Slab<T> {
-    /// Memory on the heap with values of its own: loom's atomics are not plain zeros.
-    #[cfg(feature = "loom")]
+    /// Memory on the heap.
     pub fn owned(len: usize, make: impl Fn() -> T) -> Self {
         Self {
-            memory: Memory::Owned((0..len).map(|_| make()).collect()),
-            len,
+            memory: (0..len).map(|_| make()).collect(),
         }
     }
 }
@@ -82,16 +84,19 @@ impl<T> Slab<T> {
 impl<T> std::ops::Deref for Slab<T> {
     type Target = [T];
 
+    #[cfg(not(feature = "loom"))]
+    #[inline]
     fn deref(&self) -> &[T] {
-        match &self.memory {
-            // SAFETY: `new` mapped at least `len * size_of::<T>()` bytes, page-aligned and so aligned for `T`; they are
-            // zero or were changed through `&T` since, and zero bytes are a valid `T` (the trait's promise). The mapping
-            // is private to this value and lives as long as it.
-            Memory::Mapped(map, _) => unsafe {
-                std::slice::from_raw_parts(map.as_ptr().cast::<T>(), self.len)
-            },
-            Memory::Owned(values) => values,
-        }
+        let (map, _) = &self.memory;
+        // SAFETY: `new` mapped at least `len * size_of::<T>()` bytes, page-aligned and so aligned for `T`; they are zero or were changed
+        // through `&T` since, and zero bytes are a valid `T` (the trait's promise). The mapping is private to this value and lives as
+        // long as it.
+        unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<T>(), self.len) }
+    }
+
+    #[cfg(feature = "loom")]
+    fn deref(&self) -> &[T] {
+        &self.memory
     }
 }
 

@@ -140,8 +140,7 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn likely<'p>(&'p self, hash: u64, _pin: &'p Pin<'_>) -> Option<&'p Entry> {
-        let number = self.index.find(hash, |_| true)?;
-        self.entry(number)
+        self.entry(self.index.likely(hash)?)
     }
 
     #[inline]
@@ -170,8 +169,15 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn keep(entry: &Entry, now: u64) -> bool {
+        Self::keep_live(entry, now) || Self::revive(entry)
+    }
+
+    /// [`FlowTable::keep`] of a flow that is not idle; false if it is, and what becomes of it has yet to be seen.
+    #[inline]
+    #[must_use]
+    pub fn keep_live(entry: &Entry, now: u64) -> bool {
         entry.touch(now);
-        entry.life() == life::LIVE || Self::revive(entry)
+        entry.life() == life::LIVE
     }
 
     #[cold]

@@ -62,6 +62,15 @@ impl SendTimes {
         }
     }
 
+    /// [`SendTimes::when`] for one of the last four packets.
+    #[inline]
+    #[must_use]
+    pub fn when_newest(&self, psn: u16) -> Option<u64> {
+        let [newest, ..] = &self.places;
+        let word = newest[usize::from(psn) % PLACES].load(Ordering::Relaxed);
+        (word != 0 && (word >> TIME_BITS) as u16 == psn).then_some(word & TIME)
+    }
+
     /// When the packet `psn` was sent, in cycles of 48 bits, if that is still known.
     #[must_use]
     pub fn when(&self, psn: u16) -> Option<u64> {

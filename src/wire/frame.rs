@@ -23,8 +23,7 @@
 
 use thiserror::Error;
 
-use super::options::PADN;
-use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN, VERSION};
+use super::pdmv2::{CLEAR_LEN, HEADER_LEN, OptionHeader, PDM_LEN, SEALED_LEN};
 use super::tuple::FiveTuple;
 use chain::{Chain, Walk};
 
@@ -70,8 +69,8 @@ pub(super) mod ipv6 {
 }
 
 /// Offset of the flags in a TCP header, and the one that opens a connection.
-const TCP_FLAGS: usize = 13;
-const SYN: u8 = 0x02;
+pub(super) const TCP_FLAGS: usize = 13;
+pub(super) const TCP_SYN: u8 = 0x02;
 
 const ETHERTYPE_AT: usize = 12;
 const MAX_VLAN_TAGS: usize = 2;
@@ -263,96 +262,6 @@ impl OptionKind {
     }
 }
 
-/// What most frames are, in few steps: without VLAN tag, TCP or UDP between two hosts, behind nothing or behind a header with only a
-/// sealed option in it, the way [`crate::wire::dest_opts`] writes it. Of these it finds what [`parse`] does, of others `None`.
-#[inline(always)]
-#[must_use]
-pub fn parse_common(frame: &[u8], option_type: u8) -> Option<Ipv6Packet> {
-    const UPPER: usize = ETHERNET_LEN + IPV6_LEN;
-    /// Bytes of the header with a sealed option, in units of 8 less one.
-    const UNITS: u8 = 4;
-    const EXTENDED: usize = UPPER + 8 * (UNITS as usize + 1);
-    const OPTION: usize = UPPER + 4;
-
-    let head: &[u8; UPPER] = frame.first_chunk()?;
-    let ip = &head[ETHERNET_LEN..];
-    let payload_len = u16::from_be_bytes([ip[ipv6::PAYLOAD_LENGTH], ip[ipv6::PAYLOAD_LENGTH + 1]]);
-    let ethertype = u16::from_be_bytes([head[ETHERTYPE_AT], head[ETHERTYPE_AT + 1]]);
-    let end = UPPER + usize::from(payload_len);
-    if ethertype != ETHERTYPE_IPV6
-        || ip[0] >> 4 != 6
-        || end > frame.len()
-        || ip[ipv6::SRC] == 0xff
-        || ip[ipv6::DST] == 0xff
-    {
-        return None;
-    }
-    let mut next = ip[ipv6::NEXT_HEADER];
-    let mut upper_at = UPPER;
-    let mut option = None;
-    if next == protocol::DESTINATION_OPTIONS {
-        let header: &[u8; EXTENDED - UPPER] = frame.get(UPPER..)?.first_chunk()?;
-        let &[
-            upper,
-            UNITS,
-            PADN,
-            0,
-            kind,
-            SEALED_LEN,
-            version,
-            _,
-            r0,
-            r1,
-            ..,
-        ] = header
-        else {
-            return None;
-        };
-        if kind != option_type || version >> 4 != VERSION || (r0 == 0 && r1 < 2) {
-            return None;
-        }
-        next = upper;
-        upper_at = EXTENDED;
-        option = Some(PdmOption {
-            at: OPTION as u16,
-            kind: OptionKind::Sealed,
-        });
-    }
-    let least = match next {
-        protocol::TCP => 20,
-        protocol::UDP => 8,
-        _ => return None,
-    };
-    if upper_at + least > end {
-        return None;
-    }
-    let &[s0, s1, d0, d1, ..] = frame.get(upper_at..)?.first_chunk::<8>()?;
-    let is_tcp_syn = next == protocol::TCP && frame.get(upper_at + TCP_FLAGS)? & SYN != 0;
-    let has_option = option.is_some();
-    let named_at = if has_option {
-        UPPER
-    } else {
-        ETHERNET_LEN + ipv6::NEXT_HEADER
-    };
-    Some(Ipv6Packet {
-        tuple: FiveTuple {
-            src: *ip[ipv6::SRC..].first_chunk()?,
-            dst: *ip[ipv6::DST..].first_chunk()?,
-            sport: u16::from_be_bytes([s0, s1]),
-            dport: u16::from_be_bytes([d0, d1]),
-            protocol: next,
-        },
-        ip_at: ETHERNET_LEN as u16,
-        upper_at: upper_at as u16,
-        next_header_at: named_at as u16,
-        dest_opts_at: has_option.then_some(UPPER as u16),
-        option,
-        dest_opts_named_at: (ETHERNET_LEN + ipv6::NEXT_HEADER) as u16,
-        payload_len,
-        is_tcp_syn,
-    })
-}
-
 /// Reads a frame, from its Ethernet header on. `option_type` is the type of PDM and PDMv2 options, not a padding's.
 ///
 /// # Errors
@@ -442,7 +351,7 @@ pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
             && upper
                 .rest
                 .get(TCP_FLAGS)
-                .is_some_and(|flags| flags & SYN != 0),
+                .is_some_and(|flags| flags & TCP_SYN != 0),
     }))
 }
 

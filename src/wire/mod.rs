@@ -4,6 +4,7 @@
 //! that run per packet neither allocate nor loop further than the packet is long.
 
 pub mod buffer;
+pub mod common;
 pub mod dest_opts;
 pub mod frame;
 pub mod icmpv6;
@@ -15,10 +16,9 @@ pub mod time;
 pub mod tuple;
 
 pub use buffer::{NoHeadroom, NoTailroom, PacketBuf, VecBuf};
+pub use common::Common;
 pub use dest_opts::{CannotInsert, Plan, insert, plan_insert, strip};
-pub use frame::{
-    Ipv6Packet, Malformed, OptionKind, Parsed, PdmOption, Untouched, parse, parse_common,
-};
+pub use frame::{Ipv6Packet, Malformed, OptionKind, Parsed, PdmOption, Untouched, parse};
 pub use pdm::Pdm;
 pub use pdmv2::{Metrics, OptionHeader, Prseq};
 pub use time::ScaledDelta;

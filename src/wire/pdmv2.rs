@@ -43,6 +43,9 @@ pub const CLEAR_SIZE: usize = HEADER_LEN + METRICS_LEN;
 /// Bytes of a whole sealed option, type and length included.
 pub const SEALED_SIZE: usize = HEADER_LEN + METRICS_LEN + TAG_LEN;
 
+/// Where Global Pointer stands, behind the scales.
+const GLOBAL_POINTER_AT: usize = HEADER_LEN + 2;
+
 const _: () =
     assert!(CLEAR_SIZE == 2 + CLEAR_LEN as usize && SEALED_SIZE == 2 + SEALED_LEN as usize);
 
@@ -268,6 +271,13 @@ pub fn unsealed(option_type: u8, prseq: Prseq, f: bool, metrics: &Metrics) -> [u
     option
 }
 
+/// Writes Global Pointer into an option, clear or not sealed yet.
+#[inline]
+pub fn set_global_pointer<const SIZE: usize>(option: &mut [u8; SIZE], global_pointer: u32) {
+    const { assert!(SIZE >= CLEAR_SIZE) };
+    option[GLOBAL_POINTER_AT..][..4].copy_from_slice(&global_pointer.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +353,12 @@ mod tests {
             prop_assert_eq!(&option[..HEADER_LEN], &option_header(option_type, SEALED_LEN, prseq, f));
             prop_assert_eq!(&option[HEADER_LEN..][..METRICS_LEN], &body);
             prop_assert_eq!(&option[CLEAR_SIZE..], &[0; TAG_LEN]);
+            let pointer = Metrics::from_bytes(&body).global_pointer;
+            let mut renumbered = unsealed(
+                option_type, prseq, f, &Metrics { global_pointer: !pointer, ..Metrics::from_bytes(&body) },
+            );
+            set_global_pointer(&mut renumbered, pointer);
+            prop_assert_eq!(renumbered, option);
         }
 
         #[test]

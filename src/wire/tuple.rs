@@ -24,12 +24,16 @@ impl FiveTuple {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let address = |bytes: &[u8; 16]| u128::from_ne_bytes(*bytes);
-        let rest = |t: &Self| {
-            (u64::from(t.sport) << 32) | (u64::from(t.dport) << 16) | u64::from(t.protocol)
-        };
         let addresses =
             (address(&self.src) ^ address(&other.src)) | (address(&self.dst) ^ address(&other.dst));
-        addresses | u128::from(rest(self) ^ rest(other)) == 0
+        addresses | u128::from(self.upper() ^ other.upper()) == 0
+    }
+
+    /// Ports and protocol in one number, in the order in which they stand in memory.
+    #[inline]
+    #[must_use]
+    pub fn upper(&self) -> u64 {
+        u64::from(self.sport) | u64::from(self.dport) << 16 | u64::from(self.protocol) << 32
     }
 
     /// The tuple of the opposite direction.

@@ -12,7 +12,7 @@ use super::suite::Aead;
 pub(super) enum Backend {
     /// `ring`, an option at a time.
     Portable,
-    /// AES-GCM for four options at once, one a register.
+    /// AES-GCM for two options at once, one a register.
     #[cfg(target_arch = "x86_64")]
     AesNi(x86::AesNi),
     /// AES-GCM for four options at once, two a register.

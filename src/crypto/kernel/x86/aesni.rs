@@ -1,7 +1,8 @@
-//! Four options in four 128-bit registers: AES-NI, PCLMULQDQ, SSSE3, SSE4.1.
+//! Two options in two 128-bit registers: AES-NI, PCLMULQDQ, AVX. Two leave registers for the round keys that are under way; of four options
+//! some would stand in memory.
 
-use super::four::*;
-use super::{blocks, load, nonce_halves, open_by_fours, part, put, seal_by_fours, store};
+use super::lanes::*;
+use super::{blocks, load, nonce_halves, open_by, part, put, seal_by, store};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -13,33 +14,33 @@ impl AesNi {
     pub(in crate::crypto::kernel) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("pclmulqdq")
-            && is_x86_feature_detected!("sse3")
-            && is_x86_feature_detected!("ssse3")
-            && is_x86_feature_detected!("sse4.1"))
+            && is_x86_feature_detected!("avx"))
         .then_some(Self(()))
     }
 
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
         // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
+        seal_by(jobs, |lanes| unsafe { seal_lanes::<KEY_LEN>(lanes) });
     }
 
     pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
         // SAFETY: as in `seal`.
-        open_by_fours(jobs, |four| unsafe { open_four::<KEY_LEN>(four) });
+        open_by(jobs, |lanes| unsafe { open_lanes::<KEY_LEN>(lanes) });
     }
 }
 
-type Four = [__m128i; 4];
+const WIDTH: usize = 2;
 
-/// Functions that do to each register of their fours what an intrinsic does to one.
+type Lanes = [__m128i; WIDTH];
+
+/// Functions that do to each register of their lanes what an intrinsic does to one.
 macro_rules! each {
     ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
         #[inline]
-        #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-        fn $name $(<const $n: i32>)? ($($arg: Four),+) -> Four {
-            [$f($($arg[0]),+), $f($($arg[1]),+), $f($($arg[2]),+), $f($($arg[3]),+)]
+        #[target_feature(enable = "aes,pclmulqdq,avx")]
+        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
+            [$f($($arg[0]),+), $f($($arg[1]),+)]
         }
     )+};
 }
@@ -50,6 +51,7 @@ each! {
     shuffle(a, mask) = _mm_shuffle_epi8;
     shift<N>(a) = _mm_slli_si128::<N>;
     halve_words(a) = _mm_srli_epi16::<1>;
+    even_words(a) = _mm_srli_epi64::<32>;
     swap(a) = _mm_shuffle_epi32::<0b01_00_11_10>;
     round(a, key) = _mm_aesenc_si128;
     last_round(a, key) = _mm_aesenclast_si128;
@@ -60,35 +62,35 @@ each! {
 }
 
 #[inline]
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-fn join(blocks: [__m128i; 4]) -> Four {
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn join(blocks: [__m128i; WIDTH]) -> Lanes {
     blocks
 }
 
 #[inline]
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-fn split(four: Four) -> [__m128i; 4] {
-    four
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn split(lanes: Lanes) -> [__m128i; WIDTH] {
+    lanes
 }
 
 #[inline]
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-fn all(block: __m128i) -> Four {
-    [block; 4]
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn all(block: __m128i) -> Lanes {
+    [block; WIDTH]
 }
 
 /// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
 /// which of it to add.
 #[inline]
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-fn double(a: Four) -> Four {
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn double(a: Lanes) -> Lanes {
     xor(
         add_halves(a, a),
         and(sign_words(spread_words(a)), constant(CARRIES)),
     )
 }
 
-gcm_of_four!("aes,pclmulqdq,ssse3,sse4.1");
+gcm_of_lanes!("aes,pclmulqdq,avx");
 
 #[cfg(test)]
 use AesNi as Tier;

@@ -1,19 +1,19 @@
-//! AES-GCM for exactly one shape, four options at once: 6 bytes of additional data, 14 of text, a key each.
+//! AES-GCM for exactly one shape, a few options at once: 6 bytes of additional data, 14 of text, a key each.
 //!
-//! [`four`] is the algorithm, written once over "one block of each of four options". [`aesni`] holds such a four in four
-//! 128-bit registers, [`vaes`] in two of 256 bits. `docs/seal-kernel.md` explains the algebra.
+//! [`lanes`] is the algorithm, written once over "one block of each option". [`aesni`] holds two options in two 128-bit registers,
+//! [`vaes`] four in two of 256 bits. `docs/seal-kernel.md` explains the algebra.
 
 #![allow(unsafe_code)]
 
 mod aesni;
-mod four;
+mod lanes;
 mod vaes;
 
 pub(super) use aesni::AesNi;
 pub(super) use vaes::Vaes;
 
 use crate::crypto::seal::{OPTION_LEN, OpenJob, SealJob};
-use core::arch::x86_64::{__m128i, _mm_set_epi64x, _mm_storeu_si128};
+use core::arch::x86_64::{__m128i, _mm_set_epi64x, _mm_setzero_si128, _mm_storeu_si128};
 
 /// A block in a register, byte 0 lowest.
 #[inline]
@@ -49,42 +49,42 @@ fn put<const AT: usize, const N: usize, const LEN: usize>(bytes: &mut [u8; LEN],
     bytes[AT..AT + N].copy_from_slice(&part);
 }
 
-/// Calls `seal_four` on the jobs, four at a time; the last few are made four by some that nobody reads.
-fn seal_by_fours(jobs: &mut [SealJob<'_>], seal_four: impl Fn(&mut [SealJob<'_>; 4])) {
-    let (fours, rest) = jobs.as_chunks_mut::<4>();
-    fours.iter_mut().for_each(&seal_four);
+/// Calls `seal` on the jobs, `N` at a time; the last few are made as many by some that nobody reads.
+fn seal_by<const N: usize>(jobs: &mut [SealJob<'_>], seal: impl Fn(&mut [SealJob<'_>; N])) {
+    let (whole, rest) = jobs.as_chunks_mut::<N>();
+    whole.iter_mut().for_each(&seal);
     if rest.is_empty() {
         return;
     }
-    let mut spare = [[0; OPTION_LEN]; 4];
-    let mut four = spare.each_mut().map(|option| SealJob {
+    let mut spare = [[0; OPTION_LEN]; N];
+    let mut last = spare.each_mut().map(|option| SealJob {
         key: &[0; 32],
         base_nonce: &[0; 12],
         option,
     });
-    for (slot, job) in four.iter_mut().zip(rest) {
+    for (slot, job) in last.iter_mut().zip(rest) {
         *slot = SealJob {
             key: job.key,
             base_nonce: job.base_nonce,
             option: job.option,
         };
     }
-    seal_four(&mut four);
+    seal(&mut last);
 }
 
-/// [`seal_by_fours`] for opening.
-fn open_by_fours(jobs: &mut [OpenJob<'_>], open_four: impl Fn(&mut [OpenJob<'_>; 4])) {
-    let (fours, rest) = jobs.as_chunks_mut::<4>();
-    fours.iter_mut().for_each(&open_four);
+/// [`seal_by`] for opening.
+fn open_by<const N: usize>(jobs: &mut [OpenJob<'_>], open: impl Fn(&mut [OpenJob<'_>; N])) {
+    let (whole, rest) = jobs.as_chunks_mut::<N>();
+    whole.iter_mut().for_each(&open);
     if rest.is_empty() {
         return;
     }
-    let mut four = [(); 4].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]));
-    for (slot, job) in four.iter_mut().zip(&*rest) {
+    let mut last = [(); N].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]));
+    for (slot, job) in last.iter_mut().zip(&*rest) {
         *slot = OpenJob::new(job.key, job.base_nonce, job.option);
     }
-    open_four(&mut four);
-    for (job, done) in rest.iter_mut().zip(four) {
+    open(&mut last);
+    for (job, done) in rest.iter_mut().zip(last) {
         (job.metrics, job.ok) = (done.metrics, done.ok);
     }
 }
@@ -92,23 +92,27 @@ fn open_by_fours(jobs: &mut [OpenJob<'_>], open_four: impl Fn(&mut [OpenJob<'_>;
 /// The block that starts at `AT` of each.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn blocks<const AT: usize, const LEN: usize>(bytes: [&[u8; LEN]; 4]) -> [__m128i; 4] {
-    let [a, b, c, d] = bytes;
-    [
-        load(part::<AT, 16, LEN>(a)),
-        load(part::<AT, 16, LEN>(b)),
-        load(part::<AT, 16, LEN>(c)),
-        load(part::<AT, 16, LEN>(d)),
-    ]
+fn blocks<const AT: usize, const LEN: usize, const N: usize>(
+    bytes: [&[u8; LEN]; N],
+) -> [__m128i; N] {
+    let mut blocks = [_mm_setzero_si128(); N];
+    for (block, bytes) in blocks.iter_mut().zip(bytes) {
+        *block = load(part::<AT, 16, LEN>(bytes));
+    }
+    blocks
 }
 
-/// Bytes 0 to 8 and 4 to 12 of a base nonce, side by side: two loads, none of them past the end.
+/// Bytes 0 to 8 and 4 to 12 of each base nonce, side by side: two loads, none of them past the end.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn nonce_halves(base_nonce: &[u8; 12]) -> __m128i {
-    let low = i64::from_le_bytes(part::<0, 8, 12>(base_nonce));
-    let high = i64::from_le_bytes(part::<4, 8, 12>(base_nonce));
-    _mm_set_epi64x(high, low)
+fn nonce_halves<const N: usize>(base_nonces: [&[u8; 12]; N]) -> [__m128i; N] {
+    let mut blocks = [_mm_setzero_si128(); N];
+    for (block, nonce) in blocks.iter_mut().zip(base_nonces) {
+        let low = i64::from_le_bytes(part::<0, 8, 12>(nonce));
+        let high = i64::from_le_bytes(part::<4, 8, 12>(nonce));
+        *block = _mm_set_epi64x(high, low);
+    }
+    blocks
 }
 
 #[cfg(test)]

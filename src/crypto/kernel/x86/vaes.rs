@@ -1,7 +1,7 @@
 //! Four options in two 256-bit registers: VAES, VPCLMULQDQ, AVX2.
 
-use super::four::*;
-use super::{AesNi, blocks, load, nonce_halves, open_by_fours, part, put, seal_by_fours, store};
+use super::lanes::*;
+use super::{AesNi, blocks, load, nonce_halves, open_by, part, put, seal_by, store};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -14,7 +14,6 @@ impl Vaes {
         // What these instructions build on is asked for too: a hypervisor may hide anything.
         AesNi::detect()?;
         (is_x86_feature_detected!("sse4.2")
-            && is_x86_feature_detected!("avx")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("vpclmulqdq"))
@@ -22,25 +21,27 @@ impl Vaes {
     }
 
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_four` and all that it calls enable features that `detect` asks for, with those that they imply, and
+        // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
         // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        seal_by_fours(jobs, |four| unsafe { seal_four::<KEY_LEN>(four) });
+        seal_by(jobs, |lanes| unsafe { seal_lanes::<KEY_LEN>(lanes) });
     }
 
     pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
         // SAFETY: as in `seal`.
-        open_by_fours(jobs, |four| unsafe { open_four::<KEY_LEN>(four) });
+        open_by(jobs, |lanes| unsafe { open_lanes::<KEY_LEN>(lanes) });
     }
 }
 
-type Four = [__m256i; 2];
+const WIDTH: usize = 4;
 
-/// Functions that do to each register of their fours what an intrinsic does to one.
+type Lanes = [__m256i; 2];
+
+/// Functions that do to each register of their lanes what an intrinsic does to one.
 macro_rules! each {
     ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
         #[inline]
         #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-        fn $name $(<const $n: i32>)? ($($arg: Four),+) -> Four {
+        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
             [$f($($arg[0]),+), $f($($arg[1]),+)]
         }
     )+};
@@ -52,6 +53,7 @@ each! {
     shuffle(a, mask) = _mm256_shuffle_epi8;
     shift<N>(a) = _mm256_slli_si256::<N>;
     halve_words(a) = _mm256_srli_epi16::<1>;
+    even_words(a) = _mm256_srli_epi64::<32>;
     swap(a) = _mm256_shuffle_epi32::<0b01_00_11_10>;
     round(a, key) = _mm256_aesenc_epi128;
     last_round(a, key) = _mm256_aesenclast_epi128;
@@ -63,15 +65,15 @@ each! {
 
 #[inline]
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-fn join(blocks: [__m128i; 4]) -> Four {
+fn join(blocks: [__m128i; WIDTH]) -> Lanes {
     let [a, b, c, d] = blocks;
     [_mm256_set_m128i(b, a), _mm256_set_m128i(d, c)]
 }
 
 #[inline]
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-fn split(four: Four) -> [__m128i; 4] {
-    let [ab, cd] = four;
+fn split(lanes: Lanes) -> [__m128i; WIDTH] {
+    let [ab, cd] = lanes;
     [
         _mm256_castsi256_si128(ab),
         _mm256_extracti128_si256::<1>(ab),
@@ -82,7 +84,7 @@ fn split(four: Four) -> [__m128i; 4] {
 
 #[inline]
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-fn all(block: __m128i) -> Four {
+fn all(block: __m128i) -> Lanes {
     [_mm256_broadcastsi128_si256(block); 2]
 }
 
@@ -90,14 +92,14 @@ fn all(block: __m128i) -> Four {
 /// which of it to add.
 #[inline]
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-fn double(a: Four) -> Four {
+fn double(a: Lanes) -> Lanes {
     xor(
         add_halves(a, a),
         and(sign_words(spread_words(a)), constant(CARRIES)),
     )
 }
 
-gcm_of_four!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq");
+gcm_of_lanes!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq");
 
 #[cfg(test)]
 use Vaes as Tier;

@@ -4,8 +4,8 @@ use super::*;
 use crate::crypto::kernel::x86::tests::{Block, Primitives};
 
 /// The blocks to compute on in `lane`, something else in the others.
-fn spread(block: Block, lane: usize) -> Four {
-    let mut blocks = [[0; 16]; 4];
+fn spread(block: Block, lane: usize) -> Lanes {
+    let mut blocks = [[0; 16]; WIDTH];
     for (at, other) in blocks.iter_mut().enumerate() {
         *other = if at == lane {
             block
@@ -17,13 +17,13 @@ fn spread(block: Block, lane: usize) -> Four {
     unsafe { join(blocks.map(|block| load(block))) }
 }
 
-fn pick(four: Four, lane: usize) -> Block {
+fn pick(lanes: Lanes, lane: usize) -> Block {
     // SAFETY: as in `spread`.
-    unsafe { store(split(four)[lane]) }
+    unsafe { store(split(lanes)[lane]) }
 }
 
 fn encrypt(key: &[u8], blocks: [Block; 3], lane: usize) -> [Block; 3] {
-    let halves: Vec<Four> = key
+    let halves: Vec<Lanes> = key
         .chunks(16)
         .map(|half| spread(half.try_into().unwrap(), lane))
         .collect();
@@ -38,7 +38,7 @@ fn encrypt(key: &[u8], blocks: [Block; 3], lane: usize) -> [Block; 3] {
             _ => panic!("a key of {} bytes", key.len()),
         }
     };
-    encrypted.map(|four| pick(four, lane))
+    encrypted.map(|lanes| pick(lanes, lane))
 }
 
 fn times_h(h: Block, a: Block, lane: usize) -> Block {
@@ -58,5 +58,9 @@ fn times_h(h: Block, a: Block, lane: usize) -> Block {
 }
 
 pub(in crate::crypto::kernel::x86) fn primitives() -> Option<Primitives> {
-    Tier::detect().map(|_| Primitives { encrypt, times_h })
+    Tier::detect().map(|_| Primitives {
+        width: WIDTH,
+        encrypt,
+        times_h,
+    })
 }

@@ -1,15 +1,17 @@
-//! AES-GCM over blocks of four options at once, as text that [`super::aesni`] and [`super::vaes`] each compile with their own
-//! instructions. It is a macro because `target_feature` takes nothing but a literal.
+//! AES-GCM over a block of each of a few options at once, as text that [`super::aesni`] and [`super::vaes`] each compile with their own
+//! instructions and for their own number of options. It is a macro because `target_feature` takes nothing but a literal.
 //!
 //! Where it is used, these names must mean:
 //!
-//! | name | on each of the four blocks |
+//! | name | on the block of each option |
 //! |---|---|
-//! | `Four`, `join`, `split`, `all` | four blocks; from and to single blocks; one block four times |
+//! | `WIDTH` | how many options |
+//! | `Lanes`, `join`, `split`, `all` | so many blocks; from and to single blocks; one block so many times |
 //! | `xor`, `and` | bitwise |
 //! | `shuffle(a, mask)` | byte i is byte `mask[i]` of `a`, or 0 if the top bit of `mask[i]` is set |
 //! | `shift::<N>(a)` | each byte N places up, zeros below |
 //! | `halve_words(a)` | each 16-bit little-endian number shifted right by one bit |
+//! | `even_words(a)` | of four equal words, the first and the third, zeros for the others |
 //! | `swap(a)` | the 64-bit halves change places |
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
@@ -44,10 +46,6 @@ pub(super) const ROT_WORD: [u8; 16] = [
 pub(super) const LAST_WORD: [u8; 16] = [
     12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15,
 ];
-/// The first and the third word.
-pub(super) const EVEN_WORDS: [u8; 16] = [
-    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
-];
 /// The 14 bytes of text in a block.
 pub(super) const TEXT: [u8; 16] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
@@ -69,12 +67,12 @@ pub(super) const fn counter(value: u8) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, value]
 }
 
-macro_rules! gcm_of_four {
+macro_rules! gcm_of_lanes {
     ($features:literal) => {
         /// One block for all options.
         #[inline]
         #[target_feature(enable = $features)]
-        fn constant(block: [u8; 16]) -> Four {
+        fn constant(block: [u8; 16]) -> Lanes {
             all(load(block))
         }
 
@@ -83,7 +81,7 @@ macro_rules! gcm_of_four {
         /// AES's last round is ShiftRows, SubBytes and the addition of a key. ShiftRows leaves four equal words alone.
         #[inline]
         #[target_feature(enable = $features)]
-        fn sub_word(key: Four, mask: [u8; 16], rcon: i32) -> Four {
+        fn sub_word(key: Lanes, mask: [u8; 16], rcon: i32) -> Lanes {
             last_round(shuffle(key, constant(mask)), all(_mm_set1_epi32(rcon)))
         }
 
@@ -94,22 +92,22 @@ macro_rules! gcm_of_four {
         /// P(key) anyway, and P(t), t being four equal words, is t in the even words and zero in the others.
         #[inline]
         #[target_feature(enable = $features)]
-        fn next_keys(key: Four, sub_word: Four) -> (Four, Four) {
+        fn next_keys(key: Lanes, sub_word: Lanes) -> (Lanes, Lanes) {
             let twice = xor(key, shift::<8>(key));
             let next = xor(xor(twice, shift::<4>(twice)), sub_word);
-            (next, xor(twice, and(sub_word, constant(EVEN_WORDS))))
+            (next, xor(twice, even_words(sub_word)))
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn rounds(blocks: [Four; 3], key: Four) -> [Four; 3] {
+        fn rounds(blocks: [Lanes; 3], key: Lanes) -> [Lanes; 3] {
             let [a, b, c] = blocks;
             [round(a, key), round(b, key), round(c, key)]
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn last_rounds(blocks: [Four; 3], key: Four) -> [Four; 3] {
+        fn last_rounds(blocks: [Lanes; 3], key: Lanes) -> [Lanes; 3] {
             let [a, b, c] = blocks;
             [last_round(a, key), last_round(b, key), last_round(c, key)]
         }
@@ -120,7 +118,7 @@ macro_rules! gcm_of_four {
         /// take sixteen registers through memory.
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_128<const COPY: bool>(mut key: Four, mut blocks: [Four; 3]) -> [Four; 3] {
+        fn encrypt_128<const COPY: bool>(mut key: Lanes, mut blocks: [Lanes; 3]) -> [Lanes; 3] {
             let [pairs @ .., [c, d]] = &RCON;
             for [c, d] in pairs {
                 let (next, after) = next_keys(key, sub_word(key, ROT_WORD, *c));
@@ -140,7 +138,7 @@ macro_rules! gcm_of_four {
         /// [`encrypt_128`].
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_256<const COPY: bool>(key: [Four; 2], mut blocks: [Four; 3]) -> [Four; 3] {
+        fn encrypt_256<const COPY: bool>(key: [Lanes; 2], mut blocks: [Lanes; 3]) -> [Lanes; 3] {
             let [mut even, mut odd] = key;
             blocks = rounds(blocks, odd);
             let [pairs @ .., [c, _], _] = &RCON;
@@ -163,7 +161,7 @@ macro_rules! gcm_of_four {
         /// They hold powers that the field does not have; x^128 = x^7 + x^2 + x + 1 moves each of them up by 121 to 128 bits.
         #[inline]
         #[target_feature(enable = $features)]
-        fn fold(low: Four, rest: Four) -> Four {
+        fn fold(low: Lanes, rest: Lanes) -> Lanes {
             let multiple = clmul::<0x10>(low, constant(POLYNOMIAL));
             xor(xor(rest, swap(low)), multiple)
         }
@@ -173,7 +171,7 @@ macro_rules! gcm_of_four {
         /// A product of two reversed numbers is reversed one bit short; that `h` is doubled makes up for it.
         #[inline]
         #[target_feature(enable = $features)]
-        fn multiply(a: Four, h: Four) -> Four {
+        fn multiply(a: Lanes, h: Lanes) -> Lanes {
             let low = clmul::<0x00>(a, h);
             let middle = xor(clmul::<0x01>(a, h), clmul::<0x10>(a, h));
             let high = clmul::<0x11>(a, h);
@@ -183,28 +181,22 @@ macro_rules! gcm_of_four {
         /// [`multiply`] of an `a` whose lower half is zero.
         #[inline]
         #[target_feature(enable = $features)]
-        fn multiply_upper(a: Four, h: Four) -> Four {
+        fn multiply_upper(a: Lanes, h: Lanes) -> Lanes {
             fold(clmul::<0x01>(a, h), clmul::<0x11>(a, h))
         }
 
-        /// Output text (two zero bytes behind it) and tag of each of the four options.
+        /// Output text (two zero bytes behind it) and tag of each option.
         #[inline]
         #[target_feature(enable = $features)]
         fn crypt<const KEY_LEN: usize, const OPEN: bool>(
-            keys: [&[u8; 32]; 4],
-            base_nonces: [&[u8; 12]; 4],
-            options: [&[u8; OPTION_LEN]; 4],
-        ) -> [[__m128i; 4]; 2] {
-            let key = join(blocks::<0, 32>(keys));
-            let header = join(blocks::<0, OPTION_LEN>(options));
-            let text = join(blocks::<HEADER_LEN, OPTION_LEN>(options));
-            let [a, b, c, d] = base_nonces;
-            let nonce = join([
-                nonce_halves(a),
-                nonce_halves(b),
-                nonce_halves(c),
-                nonce_halves(d),
-            ]);
+            keys: [&[u8; 32]; WIDTH],
+            base_nonces: [&[u8; 12]; WIDTH],
+            options: [&[u8; OPTION_LEN]; WIDTH],
+        ) -> [[__m128i; WIDTH]; 2] {
+            let key = join(blocks::<0, 32, WIDTH>(keys));
+            let header = join(blocks::<0, OPTION_LEN, WIDTH>(options));
+            let text = join(blocks::<HEADER_LEN, OPTION_LEN, WIDTH>(options));
+            let nonce = join(nonce_halves(base_nonces));
 
             let prseq = halve_words(shuffle(header, constant(PRSEQ)));
             let prseq = shuffle(prseq, constant(PRSEQ_SWAPPED));
@@ -218,7 +210,7 @@ macro_rules! gcm_of_four {
             let [hash_key, tag_mask, key_stream] = if KEY_LEN == 16 {
                 encrypt_128::<OPEN>(key, plain)
             } else {
-                encrypt_256::<OPEN>([key, join(blocks::<16, 32>(keys))], plain)
+                encrypt_256::<OPEN>([key, join(blocks::<16, 32, WIDTH>(keys))], plain)
             };
 
             let output = and(xor(text, key_stream), constant(TEXT));
@@ -236,12 +228,11 @@ macro_rules! gcm_of_four {
         }
 
         #[target_feature(enable = $features)]
-        fn seal_four<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>; 4]) {
-            let [a, b, c, d] = jobs;
+        fn seal_lanes<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>; WIDTH]) {
             let [texts, tags] = crypt::<KEY_LEN, false>(
-                [a.key, b.key, c.key, d.key],
-                [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
-                [a.option, b.option, c.option, d.option],
+                jobs.each_ref().map(|job| job.key),
+                jobs.each_ref().map(|job| job.base_nonce),
+                jobs.each_ref().map(|job| &*job.option),
             );
             for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
                 // The block of text ends in two zeros; the tag is written over them.
@@ -251,12 +242,11 @@ macro_rules! gcm_of_four {
         }
 
         #[target_feature(enable = $features)]
-        fn open_four<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>; 4]) {
-            let [a, b, c, d] = jobs;
+        fn open_lanes<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>; WIDTH]) {
             let [texts, tags] = crypt::<KEY_LEN, true>(
-                [a.key, b.key, c.key, d.key],
-                [a.base_nonce, b.base_nonce, c.base_nonce, d.base_nonce],
-                [a.option, b.option, c.option, d.option],
+                jobs.each_ref().map(|job| job.key),
+                jobs.each_ref().map(|job| job.base_nonce),
+                jobs.each_ref().map(|job| job.option),
             );
             for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
                 let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
@@ -270,4 +260,4 @@ macro_rules! gcm_of_four {
     };
 }
 
-pub(super) use gcm_of_four;
+pub(super) use gcm_of_lanes;
