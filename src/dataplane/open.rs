@@ -133,7 +133,11 @@ fn likeliest<'p, 'b>(
     // What has settled is what goes out; what comes in is of the same pair.
     let pair = turn.known(entry.noted() | Noted::SETTLED, known)?;
     let option: &SealedOption = frame.get(option_at..)?.first_chunk()?;
-    let held = entry.incoming.keys(f_bit(option), turn.pin).next()?;
+    let places = &turn.shared.table.places;
+    let held = entry
+        .incoming
+        .keys(f_bit(option), turn.pin, places)
+        .next()?;
     held.prefetch();
     Some((option, pair, held))
 }
@@ -361,7 +365,10 @@ fn accept_in_clear<'p>(
 ) -> Result<(), Counter> {
     let entry = turn.flow(m.whole, m.entry, || tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
-    entry.incoming.accept_in_clear(number).map_err(refused)?;
+    entry
+        .incoming
+        .accept_in_clear(number, &turn.shared.table.places)
+        .map_err(refused)?;
     turn.note(entry, &m.pair, false);
     measure(turn, m.pair.stats, entry, metrics, KeyAge::None);
     Ok(())

@@ -44,8 +44,9 @@ pub(super) fn search<'p>(
     entry: Option<&'p Entry>,
 ) -> Result<(), Counter> {
     if let Some(entry) = entry {
+        let places = &turn.shared.table.places;
         // The flow may have taken in another key since the batch, by a packet before this one.
-        for held in entry.incoming.keys(f_bit(s.option), turn.pin) {
+        for held in entry.incoming.keys(f_bit(s.option), turn.pin, places) {
             // No key's place is written again while a burst lasts in which it was seen.
             if s.tried.is_some_and(|tried| std::ptr::eq(tried, held.key)) {
                 continue;
@@ -119,7 +120,7 @@ fn ahead(
         .route(s.candidate, s.pair)
         .ok_or(Counter::FailedOpenAuthentication)?;
     let mut heads = entry
-        .map(|e| e.incoming.heads(turn.pin))
+        .map(|e| e.incoming.heads(turn.pin, &turn.shared.table.places))
         .unwrap_or_default();
     // Of a secret that is not in use any more nothing can be derived, and nothing follows.
     heads.retain(|head| snapshot.has_secret(&route, &head.epoch));
@@ -199,7 +200,7 @@ fn attempt(
 
 /// Whether the sender has started over, by all that a new key and its packet tell.
 fn key_age(turn: &Turn<'_>, entry: &Entry, hit: &Hit) -> KeyAge {
-    let heads = entry.incoming.heads(turn.pin);
+    let heads = entry.incoming.heads(turn.pin, &turn.shared.table.places);
     let same_sender = |h: &Head| h.epoch.src_generation == hit.epoch.src_generation;
     let forgot = hit.metrics.has_heard_nothing() && entry.outgoing.packets() > 0;
     if forgot || !heads.iter().any(same_sender) {
@@ -217,7 +218,8 @@ fn take_in<'p>(
     hit: &Hit,
 ) -> Result<(), Counter> {
     let psntp = hit.metrics.psntp;
-    let memory = &turn.shared.table.memory;
+    let table = &turn.shared.table;
+    let memory = &table.memory;
     if !memory.allows(s.candidate.hash, &hit.epoch, hit.kri, psntp) {
         return Err(Counter::ReplayedTooOld);
     }
@@ -233,7 +235,9 @@ fn take_in<'p>(
     };
     entry
         .incoming
-        .take_in(&found, turn.pin, |e| snapshot.is_live(s.pair.remote, e))
+        .take_in(&found, turn.pin, &table.places, |e| {
+            snapshot.is_live(s.pair.remote, e)
+        })
         .map_err(refused)?;
     turn.count(Counter::Opened);
     turn.count(Counter::KeyChanges);

@@ -3,6 +3,7 @@
 use super::epoch::Epoch;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::places::Places;
 use super::sequence::Sequence;
 use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, SharedCell};
 use crate::wire::FiveTuple;
@@ -26,9 +27,9 @@ pub(crate) mod life {
 /// ```text
 /// byte    0   name, life, route                                             every packet
 ///        64   outgoing: key changes | 128 its two keys | 256 its number,    one that goes out: one key, the line at 256
-///             the last packet received, newest send times | older ones
-///       448   incoming: four keys | 704 their windows | 832 roles,          one that comes in: key, window, the line at 832, and
-///             the highest number | 896 what was measured                    what it measures
+///             the last packet received, newest send times | 320 older ones
+///       416   incoming: key changes | 448 numbers of its places, roles,     one that comes in: the line at 448, then key and window
+///             the highest number | 512 what was measured                    in their place, and what it measures
 /// ```
 #[repr(C, align(64))]
 pub struct Entry {
@@ -128,15 +129,15 @@ impl Entry {
         self.life.store(life::LIVE, Ordering::Release);
     }
 
-    /// Overwrites the keys and gives the entry up.
+    /// Overwrites the keys, gives the places of those that came in back, and gives the entry up.
     ///
     /// # Safety
-    /// No worker may see the entry any more.
-    pub(crate) unsafe fn end(&self) {
+    /// No worker may see the entry any more, and `places` are those that its packets were taken in with.
+    pub(crate) unsafe fn end(&self, places: &Places) {
         // SAFETY: the caller is the only one who can reach the entry.
         unsafe {
             self.outgoing.wipe();
-            self.incoming.wipe();
+            self.incoming.wipe(places);
         }
         self.life.store(life::FREE, Ordering::Relaxed);
     }
@@ -148,7 +149,8 @@ impl Entry {
         self.outgoing.prefetch();
     }
 
-    /// Fetches what a packet that comes in needs first: its key can be told only from the roles.
+    /// Fetches what a packet that comes in needs first: its key can be told only from the roles, which are on the line of the
+    /// highest number.
     #[inline]
     pub fn prefetch_incoming(&self) {
         super::prefetch(self);
@@ -422,10 +424,12 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_to_its_budget() {
-        assert_eq!(size_of::<Entry>(), 960);
+        assert_eq!(size_of::<Entry>(), 576);
         assert_eq!(offset_of!(Entry, outgoing), 64);
-        assert_eq!(offset_of!(Entry, incoming), 448);
-        assert_eq!(offset_of!(Entry, sequence), 880);
+        assert_eq!(offset_of!(Entry, incoming), 416);
+        // Incoming's second half and this are one line.
+        assert_eq!(offset_of!(Entry, sequence), 480);
+        assert_eq!(offset_of!(Entry, measured), 512);
     }
 
     #[test]

@@ -1,24 +1,28 @@
 //! The receiver's half of a flow: which keys open it, and which packets were opened already (protocol section 4).
 //!
 //! A flow has up to two *tracks*, one per sending generation; a track is the key that opened last and the one before it, each
-//! with its own replay window. Keys stand in four places, and one word says which place plays which role, and with which F bit, so that
-//! the key of a packet is fetched without a look at the others:
+//! with its own replay window. Keys stand in up to four places, taken from the table's pool ([`super::places`]) when the flow needs one
+//! more. One word says which of them plays which role, and with which F bit, so that the key of a packet is fetched without a look at
+//! the others:
 //!
 //! ```text
 //! roles    track 0: now | track 0: before | track 1: now | track 1: before      a byte each: place + 4 * F, or NONE
+//! places   first | second | third | fourth                                      number in the pool + 1, or 0: not taken yet
 //! ```
 //!
 //! State changes only after a packet opened. Taking in a new key is rare; whichever worker wins `claim` does it, and one that
 //! loses lets its packet go on unmeasured rather than wait. A place whose key has left the roles is written again only after
-//! every worker has ended the burst in which it might have read it.
+//! every worker has ended the burst in which it might have read it. A number of a place, once there, stays until the flow ends, so roles
+//! that are out of date still lead to the same place.
 //!
 //! A track only moves forward (a higher Kri of its epoch, or an epoch that [`Epoch::precedes`] allows), so a key that left the
 //! roles never comes back with an empty window. What breaks if that is lost: packets recorded earlier are accepted again.
 
 use super::epoch::Epoch;
+use super::places::{Place, Places};
 use super::quiescence::{Pin, Stamp};
 use super::replay::{Replay, Window};
-use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::crypto::SessionKey;
 use arrayvec::ArrayVec;
 use zeroize::Zeroize;
@@ -32,7 +36,7 @@ const F_SHIFT: u32 = 2;
 /// What a window calls the PSNTP that its key was first seen with: 32,767 numbers fit on either side.
 const WINDOW_ORIGIN: u32 = 0x1_0000;
 
-/// A key that opens packets of a flow. One cache line, where a flow's entry places it.
+/// A key that opens packets of a flow. 64 bytes.
 #[derive(Default)]
 #[repr(C)]
 pub struct InKey {
@@ -54,7 +58,7 @@ impl InKey {
         self.kri & 1 == 1
     }
 
-    fn wipe(&mut self) {
+    pub(super) fn wipe(&mut self) {
         self.key.zeroize();
         self.base_nonce.zeroize();
     }
@@ -65,8 +69,8 @@ impl InKey {
 pub struct Held<'p> {
     /// The key.
     pub key: &'p InKey,
+    window: &'p Window,
     of: &'p Incoming,
-    place: u8,
     role: u8,
 }
 
@@ -77,7 +81,7 @@ pub enum Refused {
     Replay(Replay),
     /// Its key is behind what the flow has moved to.
     Behind,
-    /// Another worker is changing the flow's keys, or the place for a new one is not free yet.
+    /// Another worker is changing the flow's keys, or the place for a new one is not free yet, or the pool has none left.
     Busy,
 }
 
@@ -106,17 +110,19 @@ pub struct Head {
     pub highest_psntp: u16,
 }
 
-/// The receiver's half of a flow.
+/// The receiver's half of a flow. `places`, for all that take them, are those of the table that the flow is in.
+///
+/// Only key changes touch its first half; the second is on one cache line of the entry.
 #[repr(C)]
 pub struct Incoming {
-    keys: [SharedCell<InKey>; PLACES],
-    windows: [Window; PLACES],
+    /// When each place's key left the roles.
+    stamps: [AtomicU64; PLACES],
+    /// Number in the pool + 1, or 0 where none was taken yet.
+    places: [AtomicU32; PLACES],
     roles: AtomicU32,
     claim: AtomicU32,
     /// When each track last accepted a packet, in ticks of 2^[`TICK_SHIFT`] cycles.
     used: [AtomicU32; TRACKS],
-    /// When each place's key left the roles.
-    stamps: [AtomicU64; PLACES],
 }
 
 /// How coarse `used` is: 2^24 cycles are 6 ms at 2.6 GHz. Few packets write it.
@@ -136,16 +142,17 @@ fn has_f(named: u8, f: bool) -> bool {
     named & (NONE | 1 << F_SHIFT) == u8::from(f) << F_SHIFT
 }
 
+/// Whether the roles name a place.
+fn is_named(roles: Roles, index: usize) -> bool {
+    roles.iter().any(|named| place(*named) == Some(index))
+}
+
 impl Held<'_> {
     /// Whether it is the one that opened last on its track, not the one before.
     #[inline]
     #[must_use]
     pub fn is_newest(&self) -> bool {
         self.role.is_multiple_of(2)
-    }
-
-    fn window(&self) -> &Window {
-        &self.of.windows[usize::from(self.place) % PLACES]
     }
 
     fn used(&self) -> &AtomicU32 {
@@ -156,7 +163,7 @@ impl Held<'_> {
     #[inline]
     pub fn prefetch(&self) {
         super::prefetch(self.key);
-        super::prefetch(self.window());
+        super::prefetch(self.window);
     }
 
     /// Takes in a packet that opened with this key.
@@ -167,7 +174,7 @@ impl Held<'_> {
     pub fn accept(&self, psntp: u16, now: u64) -> Result<(), Refused> {
         let step = psntp.wrapping_sub(self.key.base_psntp) as i16;
         let number = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
-        self.window().accept(number).map_err(Refused::Replay)?;
+        self.window.accept(number).map_err(Refused::Replay)?;
         let tick = (now >> TICK_SHIFT) as u32;
         let used = self.used();
         if used.load(Ordering::Relaxed) != tick {
@@ -178,7 +185,7 @@ impl Held<'_> {
 
     fn highest_psntp(&self) -> u16 {
         let above = self
-            .window()
+            .window
             .highest()
             .map_or(0, |n| n.wrapping_sub(WINDOW_ORIGIN));
         self.key.base_psntp.wrapping_add(above as u16)
@@ -189,38 +196,38 @@ impl Incoming {
     #[cfg(any(test, feature = "loom"))]
     pub(crate) fn new() -> Self {
         let incoming = Self {
-            keys: std::array::from_fn(|_| SharedCell::new(InKey::default())),
-            windows: std::array::from_fn(|_| Window::new()),
+            stamps: std::array::from_fn(|_| AtomicU64::new(0)),
+            places: std::array::from_fn(|_| AtomicU32::new(0)),
             roles: AtomicU32::new(0),
             claim: AtomicU32::new(0),
             used: std::array::from_fn(|_| AtomicU32::new(0)),
-            stamps: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         incoming.reset();
         incoming
     }
 
-    /// Makes a fresh half without keys; to be called before anyone else can see the flow.
+    /// Makes a fresh half without keys; to be called before anyone else can see the flow. It has no places: the flow before gave its
+    /// own back.
     pub(crate) fn reset(&self) {
         self.roles
             .store(u32::from_ne_bytes([NONE; 4]), Ordering::Relaxed);
         self.claim.store(0, Ordering::Relaxed);
-        for window in &self.windows {
-            window.reset();
-        }
         for stamp in &self.stamps {
             stamp.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Overwrites the keys.
+    /// Overwrites the keys and gives their places back.
     ///
     /// # Safety
-    /// No worker may see the flow.
-    pub(crate) unsafe fn wipe(&self) {
-        for key in &self.keys {
-            // SAFETY: the caller is the only one who can reach the flow.
-            unsafe { key.write(InKey::wipe) };
+    /// No worker may see the flow, and `places` are those of its table.
+    pub(crate) unsafe fn wipe(&self, places: &Places) {
+        for place in &self.places {
+            if let Some(number) = place.load(Ordering::Relaxed).checked_sub(1) {
+                place.store(0, Ordering::Relaxed);
+                // SAFETY: the flow took the place and names it no more, and the caller is the only one who can reach the flow.
+                unsafe { places.give_back(number) };
+            }
         }
     }
 
@@ -228,45 +235,64 @@ impl Incoming {
         self.roles.load(Ordering::Acquire).to_ne_bytes()
     }
 
-    /// The key in the place that has `role`: 0 and 1 are of the first track.
-    #[inline]
-    fn held<'p>(&'p self, roles: Roles, role: usize, pin: &'p Pin<'_>) -> Option<Held<'p>> {
-        self.held_at(*roles.get(role)?, role, pin)
+    /// Whether the flow has taken its place `place`.
+    fn has(&self, place: usize) -> bool {
+        self.places[place].load(Ordering::Relaxed) != 0
     }
 
-    /// The key in the place that the byte `named` of the roles names.
+    /// The place of the pool that is the flow's place `place`, if it was taken.
     #[inline]
-    fn held_at<'p>(&'p self, named: u8, role: usize, _pin: &'p Pin<'_>) -> Option<Held<'p>> {
-        let place = place(named)?;
+    fn at<'p>(&self, place: usize, places: &'p Places) -> Option<&'p Place> {
+        // Without one, the number is beyond any pool's.
+        places.get(self.places[place].load(Ordering::Acquire).wrapping_sub(1))
+    }
+
+    /// The key in the place that has `role`: 0 and 1 are of the first track.
+    #[inline]
+    fn held<'p>(
+        &'p self,
+        roles: Roles,
+        role: usize,
+        _pin: &'p Pin<'_>,
+        places: &'p Places,
+    ) -> Option<Held<'p>> {
+        let place = self.at(place(*roles.get(role)?)?, places)?;
         // SAFETY: the roles, read under this pin, named the place, so its key was written before (they are published by a
-        // release). `take_in` writes it again only after a stamp taken when the place had left the roles has passed, which it
-        // cannot before this pin ends.
-        let key = unsafe { self.keys[place].read() };
+        // release). The place is this flow's alone until the flow ends, which it cannot before this pin does; and of this flow
+        // only `take_in` writes it again, after a stamp taken when the place had left the roles has passed, which it cannot
+        // before this pin ends either. (`take_in` itself asks for a role that it has yet to publish: it wrote the key before, and
+        // nobody else writes while it holds the claim.)
+        let key = unsafe { place.key.read() };
         Some(Held {
             key,
+            window: &place.window,
             of: self,
-            place: place as u8,
             role: role as u8,
         })
     }
 
     /// The keys that may open a packet with this F bit, the likeliest first. Reads none of them.
     #[inline]
-    pub fn keys<'p>(&'p self, f: bool, pin: &'p Pin<'_>) -> impl Iterator<Item = Held<'p>> {
+    pub fn keys<'p>(
+        &'p self,
+        f: bool,
+        pin: &'p Pin<'_>,
+        places: &'p Places,
+    ) -> impl Iterator<Item = Held<'p>> {
         let roles = self.roles();
         let wanted = move |role: &usize| has_f(roles[*role], f);
         (0..PLACES)
             .filter(wanted)
-            .filter_map(move |role| self.held(roles, role, pin))
+            .filter_map(move |role| self.held(roles, role, pin, places))
     }
 
     /// Where each track stands.
     #[must_use]
-    pub fn heads(&self, pin: &Pin<'_>) -> ArrayVec<Head, TRACKS> {
+    pub fn heads(&self, pin: &Pin<'_>, places: &Places) -> ArrayVec<Head, TRACKS> {
         let roles = self.roles();
         [0, 2]
             .into_iter()
-            .filter_map(|role| self.held(roles, role, pin))
+            .filter_map(|role| self.held(roles, role, pin, places))
             .map(|held| Head {
                 epoch: held.key.epoch,
                 kri: held.key.kri,
@@ -278,9 +304,39 @@ impl Incoming {
     /// Takes in a packet whose options come in the clear, by its number from [`super::sequence::Sequence::extend`].
     ///
     /// # Errors
-    /// [`Refused::Replay`].
-    pub fn accept_in_clear(&self, number: u32) -> Result<(), Refused> {
-        self.windows[0].accept(number).map_err(Refused::Replay)
+    /// [`Refused::Replay`]; [`Refused::Busy`] for want of a window.
+    pub fn accept_in_clear(&self, number: u32, places: &Places) -> Result<(), Refused> {
+        let place = match self.at(0, places) {
+            Some(place) => place,
+            None => self.first_place(places)?,
+        };
+        place.window.accept(number).map_err(Refused::Replay)
+    }
+
+    /// The flow's first place, for its window.
+    #[cold]
+    fn first_place<'p>(&self, places: &'p Places) -> Result<&'p Place, Refused> {
+        self.claimed(|| {
+            // Another worker may have taken it meanwhile.
+            if !self.has(0) {
+                self.take_place(places);
+            }
+            self.at(0, places).ok_or(Refused::Busy)
+        })
+    }
+
+    /// Does what only one worker may do at a time; with another one at it, nothing.
+    fn claimed<T>(&self, change: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
+        if self
+            .claim
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(Refused::Busy);
+        }
+        let result = change();
+        self.claim.store(0, Ordering::Release);
+        result
     }
 
     /// Takes in a packet together with the new key that opened it. `is_live` says whether an epoch's secret is in use and its
@@ -292,44 +348,39 @@ impl Incoming {
         &self,
         found: &Found<'_>,
         pin: &Pin<'_>,
+        places: &Places,
         is_live: impl Fn(&Epoch) -> bool,
     ) -> Result<(), Refused> {
-        if self
-            .claim
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
-            return Err(Refused::Busy);
-        }
-        let result = self.take_in_claimed(found, pin, is_live);
-        self.claim.store(0, Ordering::Release);
-        result
+        self.claimed(|| self.take_in_claimed(found, pin, places, is_live))
     }
 
     fn take_in_claimed(
         &self,
         found: &Found<'_>,
         pin: &Pin<'_>,
+        places: &Places,
         is_live: impl Fn(&Epoch) -> bool,
     ) -> Result<(), Refused> {
         let roles = self.roles();
         for role in 0..PLACES {
-            if let Some(held) = self.held(roles, role, pin)
+            if let Some(held) = self.held(roles, role, pin, places)
                 && held.key.epoch == found.epoch
                 && held.key.kri == found.kri
             {
                 return held.accept(found.psntp, found.now);
             }
         }
-        let (track, follows) = self.track_for(roles, found, pin, is_live)?;
-        let Some(index) = self.unseen_place(roles, pin) else {
+        let (track, follows) = self.track_for(roles, found, pin, places, is_live)?;
+        let unseen = self.unseen_place(roles, pin, places);
+        let Some((index, place)) = unseen.and_then(|n| Some((n, self.at(n, places)?))) else {
             self.make_room(roles, track, pin);
             return Err(Refused::Busy);
         };
-        // SAFETY: only the holder of `claim` writes keys, this place is in no role, and the stamp taken when it left them
-        // has passed, so nobody reads it.
+        // SAFETY: the place is this flow's alone from when it was taken from the pool until the flow ends. Of this flow, only the
+        // holder of `claim` writes keys. Nobody reads this one: the place is in no role, and either the stamp taken when it left
+        // them has passed, or it never was in one.
         unsafe {
-            self.keys[index].write(|key| {
+            place.key.write(|key| {
                 key.key = found.session.key;
                 key.base_nonce = found.session.base_nonce;
                 key.kri = found.kri;
@@ -337,13 +388,13 @@ impl Incoming {
                 key.base_psntp = found.psntp;
             });
         }
-        self.windows[index].reset();
+        place.window.reset();
         let mut next = roles;
         let before = if follows { roles[track] } else { NONE };
         let now = index as u8 | (found.kri as u8 & 1) << F_SHIFT;
         (next[track], next[track + 1]) = (now, before);
         let accepted = self
-            .held_at(now, track, pin)
+            .held(next, track, pin, places)
             .map_or(Err(Refused::Busy), |held| {
                 held.accept(found.psntp, found.now)
             });
@@ -357,13 +408,14 @@ impl Incoming {
         roles: Roles,
         found: &Found<'_>,
         pin: &Pin<'_>,
+        places: &Places,
         is_live: impl Fn(&Epoch) -> bool,
     ) -> Result<(usize, bool), Refused> {
         let mut vacant = None;
         let mut dead = None;
         let mut oldest = (u32::MAX, 0);
         for track in [0, 2] {
-            let Some(held) = self.held(roles, track, pin) else {
+            let Some(held) = self.held(roles, track, pin, places) else {
                 vacant = vacant.or(Some(track));
                 continue;
             };
@@ -389,22 +441,37 @@ impl Incoming {
         Ok((vacant.or(dead).unwrap_or(oldest.1), false))
     }
 
-    fn unseen_place(&self, roles: Roles, pin: &Pin<'_>) -> Option<usize> {
-        (0..PLACES).find(|&index| {
+    /// A place of the flow that nobody reads, another one taken for it if need be. Only the holder of `claim` asks.
+    fn unseen_place(&self, roles: Roles, pin: &Pin<'_>, places: &Places) -> Option<usize> {
+        let unseen = |&index: &usize| {
             let stamp = Stamp::from_bits(self.stamps[index].load(Ordering::Relaxed));
-            let in_use = roles.iter().any(|named| place(*named) == Some(index));
-            !in_use && pin.quiescence().passed(stamp)
-        })
+            self.has(index) && !is_named(roles, index) && pin.quiescence().passed(stamp)
+        };
+        (0..PLACES).find(unseen).or_else(|| self.take_place(places))
     }
 
-    /// Gives up a key before the one in use, so that its place is free once the burst is over.
+    /// Takes one more place from the pool. Only the holder of `claim` does.
+    fn take_place(&self, places: &Places) -> Option<usize> {
+        let index = (0..PLACES).find(|&index| !self.has(index))?;
+        let number = places.take()?;
+        // A release: packets in the clear find the place by its number alone, and its window has to be empty by then.
+        self.places[index].store(number + 1, Ordering::Release);
+        Some(index)
+    }
+
+    /// Gives up a key before one in use, so that its place is free once the burst is over.
     fn make_room(&self, roles: Roles, track: usize, pin: &Pin<'_>) {
-        if roles.contains(&NONE) {
+        // A place of the flow that is in no role will be free then anyway.
+        if (0..PLACES).any(|index| self.has(index) && !is_named(roles, index)) {
             return;
         }
+        // With the pool used up, the track itself may have none to give.
         let mut next = roles;
-        next[track + 1] = NONE;
-        self.publish(roles, next, pin);
+        let befores = [track + 1, (track + 3) % PLACES];
+        if let Some(before) = befores.into_iter().find(|&role| roles[role] != NONE) {
+            next[before] = NONE;
+            self.publish(roles, next, pin);
+        }
     }
 
     fn publish(&self, old: Roles, next: Roles, pin: &Pin<'_>) {

@@ -8,6 +8,8 @@
 //! | [`outgoing`] | the one source of (Kri, PRSEQ, PSNTP) |
 //! | [`floor`] | where Kris may start |
 //! | [`incoming`], [`replay`] | keys that open, windows |
+//! | [`places`] | where those are, for all flows |
+//! | `free` | which of them are free |
 //! | [`memory`] | what evicted flows had accepted |
 //! | [`sequence`], [`times`] | loss, reordering, send times |
 //! | [`quiescence`] | when something shared may be reused |
@@ -16,6 +18,7 @@
 pub mod entry;
 pub mod epoch;
 pub mod floor;
+mod free;
 pub mod hash;
 pub mod incoming;
 pub mod index;
@@ -23,6 +26,7 @@ pub mod memory;
 #[cfg(all(test, feature = "loom"))]
 mod model;
 pub mod outgoing;
+pub mod places;
 pub mod published;
 pub mod quiescence;
 pub mod replay;

@@ -2,9 +2,11 @@
 
 use super::epoch::Epoch;
 use super::floor::Floors;
+use super::free::{Free, Linked};
 use super::incoming::{Found, Incoming, Refused};
 use super::index::{Index, NotInserted};
 use super::outgoing::{Need, Outgoing};
+use super::places::Places;
 use super::quiescence::Quiescence;
 use super::replay::Window;
 use super::sync::{AtomicU32, Ordering, SharedCell};
@@ -240,10 +242,12 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
     explore(3, || {
         let q = Arc::new(Quiescence::new(2));
         let incoming = Arc::new(Incoming::new());
+        let places = Arc::new(Places::new(1, false).unwrap());
         let wins = Arc::new(AtomicU32::new(0));
         let workers: Vec<_> = (0..2)
             .map(|worker| {
-                let (q, incoming, wins) = (q.clone(), incoming.clone(), wins.clone());
+                let (q, incoming, places, wins) =
+                    (q.clone(), incoming.clone(), places.clone(), wins.clone());
                 thread::spawn(move || {
                     let mut reader = q.reader(worker).unwrap();
                     let pin = reader.pin();
@@ -255,10 +259,10 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
                         psntp: 5,
                         now: 1,
                     };
-                    let held = incoming.keys(false, &pin).next();
+                    let held = incoming.keys(false, &pin, &places).next();
                     let result = match held {
                         Some(held) => held.accept(5, 1),
-                        None => incoming.take_in(&found, &pin, |_| true),
+                        None => incoming.take_in(&found, &pin, &places, |_| true),
                     };
                     match result {
                         Ok(()) => {
@@ -274,5 +278,139 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
             w.join().unwrap();
         }
         assert!(wins.load(Ordering::Relaxed) <= 1);
+    });
+}
+
+/// A value with a link, and with contents that loom watches.
+struct Value {
+    link: AtomicU32,
+    contents: SharedCell<u32>,
+}
+
+impl Linked for Value {
+    fn link(&self) -> u32 {
+        self.link.load(Ordering::Relaxed)
+    }
+
+    fn set_link(&self, link: u32) {
+        self.link.store(link, Ordering::Relaxed);
+    }
+}
+
+/// Takes a value and writes it, as its owner alone may.
+fn take(free: &Free, values: &[Value]) -> Option<u32> {
+    let number = free.take(values)?;
+    // SAFETY: what the models are about: nobody else has the value.
+    unsafe { values[number as usize].contents.write(|v| *v += 1) };
+    Some(number)
+}
+
+fn values(n: usize) -> Arc<Vec<Value>> {
+    let value = |_| Value {
+        link: AtomicU32::new(0),
+        contents: SharedCell::new(0),
+    };
+    Arc::new((0..n).map(value).collect())
+}
+
+#[test]
+fn a_free_value_is_taken_once_though_it_comes_back_meanwhile() {
+    explore(3, || {
+        let (free, values) = (Arc::new(Free::new()), values(2));
+        let both = [take(&free, &values), take(&free, &values)];
+        for number in both.into_iter().flatten() {
+            free.give_back(&values, number);
+        }
+        let other = {
+            let (free, values) = (free.clone(), values.clone());
+            thread::spawn(move || take(&free, &values))
+        };
+        let first = take(&free, &values);
+        let second = take(&free, &values);
+        // Back on top, below it what it was above of is gone.
+        if let Some(number) = first {
+            free.give_back(&values, number);
+        }
+        let again = take(&free, &values);
+        let mut kept: Vec<u32> = [second, again, other.join().unwrap()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let all = kept.len();
+        kept.sort_unstable();
+        kept.dedup();
+        assert_eq!(kept.len(), all, "in two hands");
+        assert_eq!(free.in_use(), all);
+    });
+}
+
+#[test]
+fn values_are_handed_on_by_threads_that_take_and_give_back() {
+    explore(3, || {
+        let (free, values) = (Arc::new(Free::new()), values(2));
+        let run = || {
+            let (free, values) = (free.clone(), values.clone());
+            move || {
+                for _ in 0..2 {
+                    if let Some(number) = take(&free, &values) {
+                        free.give_back(&values, number);
+                    }
+                }
+            }
+        };
+        let other = thread::spawn(run());
+        run()();
+        other.join().unwrap();
+        assert_eq!(free.in_use(), 0);
+        assert!(take(&free, &values).is_some());
+    });
+}
+
+#[test]
+fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
+    explore(3, || {
+        let q = Arc::new(Quiescence::new(2));
+        let places = Arc::new(Places::new(1, false).unwrap());
+        let flow = Arc::new(Incoming::new());
+        let shown = Arc::new(AtomicU32::new(1));
+        let take_in = |flow: &Incoming, reader: usize, kri: u32| {
+            let mut reader = q.reader(reader).unwrap();
+            let pin = reader.pin();
+            let session = key_for(&EPOCH, kri);
+            let found = Found {
+                epoch: EPOCH,
+                kri,
+                session: &session,
+                psntp: 5,
+                now: 1,
+            };
+            assert_eq!(flow.take_in(&found, &pin, &places, |_| true), Ok(()));
+        };
+        take_in(&flow, 0, 2);
+        let worker = {
+            let (q, places, flow, shown) = (q.clone(), places.clone(), flow.clone(), shown.clone());
+            thread::spawn(move || {
+                let mut reader = q.reader(0).unwrap();
+                for _ in 0..2 {
+                    let pin = reader.pin();
+                    // As the index shows a flow, or does not.
+                    if shown.load(Ordering::Acquire) == 1 {
+                        let held = flow.keys(false, &pin, &places).next().unwrap();
+                        assert_eq!(held.key.key[1], 2);
+                    }
+                }
+                reader.rest();
+            })
+        };
+        shown.store(0, Ordering::Release);
+        let stamp = q.retire();
+        if q.passed(stamp) {
+            // SAFETY: out of sight, and the worker has ended its burst.
+            unsafe { flow.wipe(&places) };
+            let next = Incoming::new();
+            take_in(&next, 1, 4);
+            assert_eq!(places.in_use(), 1, "the same place");
+        }
+        worker.join().unwrap();
     });
 }

@@ -34,9 +34,9 @@ use zeroize::Zeroize;
 /// PRSEQ has 15 bits and is never 0.
 pub const MAX_PACKETS_PER_KEY: u16 = 32_767;
 
-/// The key of one chapter, with the numbers that belong to it. One cache line.
+/// The key of one chapter, with the numbers that belong to it. One cache line, where a flow's entry places it.
 #[derive(Default)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub struct OutKey {
     /// The AEAD's key in its first bytes.
     pub key: [u8; 32],
@@ -126,9 +126,9 @@ pub struct Need<'f> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoNumber;
 
-/// The sender's half of a flow. Key changes have a cache line of their own, each key has one, and what every packet reads and writes
-/// begins another.
-#[repr(C, align(64))]
+/// The sender's half of a flow, which begins with a cache line of its entry. Key changes have one of their own, each key has one, and
+/// what every packet reads and writes begins another. It ends in the middle of one, which the receiver's half goes on with.
+#[repr(C, align(32))]
 pub struct Outgoing {
     /// Packets of the chapters before.
     earlier: AtomicU64,

@@ -21,6 +21,15 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
     }
 }
 
+#[test]
+fn keys_and_number_begin_lines() {
+    use std::mem::offset_of;
+    assert_eq!(offset_of!(Outgoing, keys), 64);
+    assert_eq!(size_of::<OutKey>(), 64);
+    assert_eq!(offset_of!(Outgoing, word), 192);
+    assert_eq!(size_of::<Outgoing>(), 352);
+}
+
 fn derive(epoch: &Epoch, kri: u32) -> Option<SessionKey> {
     Some(key_for(epoch, kri))
 }

@@ -42,6 +42,12 @@ impl Window {
         }
     }
 
+    /// A word for whoever has a window that is not in use: to be [`reset`](Window::reset) before it is.
+    pub(super) fn spare(&self) -> &AtomicU64 {
+        let [word, ..] = &self.words;
+        word
+    }
+
     /// Empties the window. The first number to come has to be 128 … 2^31 - 1; later ones may wrap.
     pub(crate) fn reset(&self) {
         for word in &self.words {

@@ -6,7 +6,7 @@
 //! ```text
 //!          idle too long          quiet          out of the index, quiet
 //!   LIVE ───────────────► DYING ─────────► DEAD ─────────────────────────► FREE
-//!     ▲                     │                 tracks are remembered           keys are wiped
+//!     ▲                     │                 tracks are remembered           keys are wiped, places given back
 //!     └── a packet comes ───┘
 //! ```
 
@@ -15,6 +15,7 @@ use super::floor::Floors;
 use super::hash::TupleHasher;
 use super::index::{Index, NotInserted};
 use super::memory::Memory;
+use super::places::Places;
 use super::quiescence::{Pin, Quiescence, Stamp};
 use super::slab::Slab;
 use super::sync::{AtomicU32, Ordering};
@@ -64,6 +65,8 @@ pub struct FlowTable {
     /// Entries below this were used at some time.
     high_water: AtomicU32,
     hasher: TupleHasher,
+    /// Where the keys are that open packets.
+    pub places: Places,
     /// Where Kris may start.
     pub floors: Floors,
     /// What evicted flows had accepted.
@@ -81,7 +84,7 @@ impl FlowTable {
         }
         let no_memory = |source| TableError::Memory {
             capacity,
-            bytes: capacity * size_of::<Entry>(),
+            bytes: capacity * (size_of::<Entry>() + Places::BYTES_A_FLOW),
             source,
         };
         #[cfg(not(feature = "loom"))]
@@ -100,6 +103,7 @@ impl FlowTable {
             given_back: ArrayQueue::new(capacity),
             high_water: AtomicU32::new(0),
             hasher: TupleHasher::new(seed),
+            places: Places::new(capacity, huge).map_err(no_memory)?,
             floors: Floors::new(capacity, huge).map_err(no_memory)?,
             memory: Memory::new(capacity, huge).map_err(no_memory)?,
         })
@@ -331,7 +335,7 @@ impl<'t> Ageing<'t> {
             // No worker works on a dead entry: those that saw it alive have ended their bursts, the others saw it dying, and
             // one that brought it back would have made the change above fail. So the tracks are final.
             let hash = self.table.hasher.hash(entry.tuple());
-            for head in entry.incoming.heads(pin) {
+            for head in entry.incoming.heads(pin, &self.table.places) {
                 self.table.memory.remember(
                     hash,
                     &Remembered {
@@ -357,8 +361,9 @@ impl<'t> Ageing<'t> {
                 break;
             }
             self.unlinked.pop_front();
-            // SAFETY: the entry is out of the index, and every worker has ended the burst in which it might have found it.
-            unsafe { self.table.entries[number as usize].end() };
+            // SAFETY: the entry is out of the index, and every worker has ended the burst in which it might have found it; a
+            // table's flows use its own places.
+            unsafe { self.table.entries[number as usize].end(&self.table.places) };
             let _ = self.table.free.push(number);
         }
     }

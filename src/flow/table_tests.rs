@@ -140,7 +140,9 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
                 psntp,
                 now: 0,
             };
-            e.incoming.take_in(&found, &pin, |_| true).unwrap();
+            e.incoming
+                .take_in(&found, &pin, &t.places, |_| true)
+                .unwrap();
         }
         t.hasher().hash(e.tuple())
     };
@@ -152,6 +154,49 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
     assert!(!t.memory.allows(hash, &epoch, 2, 54));
     assert!(!t.memory.allows(hash, &epoch, 2, 53));
     assert!(t.memory.allows(hash, &epoch, 2, 55));
+}
+
+#[test]
+fn places_of_flows_that_age_out_come_back() {
+    const EPOCH: Epoch = Epoch {
+        pms_serial: 1,
+        src_generation: 1,
+        dst_generation: 1,
+    };
+    let t = table(8);
+    let q = Quiescence::new(2);
+    let mut worker = q.reader(0).unwrap();
+    let mut manager = q.reader(1).unwrap();
+    let mut ageing = Ageing::new(&t);
+    // More in all than the pool has.
+    for round in 0..10u32 {
+        let now = u64::from(round) * 3 * TIMEOUT;
+        for n in 0..8 {
+            for kri in 0..3 {
+                let pin = worker.pin();
+                let e = flow(&t, 8 * round + n, now, &pin).unwrap();
+                let session = SessionKey {
+                    key: [n as u8; 32],
+                    base_nonce: [0; 12],
+                };
+                let found = Found {
+                    epoch: EPOCH,
+                    kri,
+                    session: &session,
+                    psntp: kri as u16,
+                    now,
+                };
+                let taken = e.incoming.take_in(&found, &pin, &t.places, |_| true);
+                assert_eq!(taken, Ok(()));
+            }
+        }
+        assert_eq!((t.len(), t.places.in_use()), (8, 24));
+        worker.rest();
+        for _ in 0..5 {
+            age(&t, &mut ageing, &mut manager, now + 2 * TIMEOUT);
+        }
+        assert_eq!((t.len(), t.places.in_use()), (0, 0));
+    }
 }
 
 #[test]
@@ -224,4 +269,69 @@ fn threads_share_one_entry_a_tuple() {
         numbers.values().all(|&times| times == 1),
         "a number came twice"
     );
+}
+
+/// Threads that change keys of flows that come and go: whatever key a flow shows is its own, and a place is never in two flows.
+#[test]
+fn threads_find_a_flows_own_keys_in_its_places() {
+    const WORKERS: usize = 3;
+    const PACKETS: u32 = 40_000;
+    let t = table(16);
+    let q = Quiescence::new(WORKERS + 1);
+    let done = AtomicUsize::new(0);
+    let taken_in = AtomicUsize::new(0);
+    std::thread::scope(|s| {
+        for w in 0..WORKERS {
+            let (t, q, done, taken_in) = (&t, &q, &done, &taken_in);
+            s.spawn(move || {
+                let mut reader = q.reader(w).unwrap();
+                for i in 0..PACKETS {
+                    let pin = reader.pin();
+                    let n = (i / 5) % 24;
+                    let Ok(entry) = flow(t, n, u64::from(i) << 24, &pin) else {
+                        continue;
+                    };
+                    let own = |key: &[u8; 32]| key.iter().all(|b| *b == n as u8);
+                    for f in [false, true] {
+                        for held in entry.incoming.keys(f, &pin, &t.places) {
+                            assert!(own(&held.key.key), "of another flow");
+                            assert_eq!(held.key.f(), f);
+                        }
+                    }
+                    let session = SessionKey {
+                        key: [n as u8; 32],
+                        base_nonce: [0; 12],
+                    };
+                    let found = Found {
+                        epoch: Epoch::default(),
+                        kri: i,
+                        session: &session,
+                        psntp: i as u16,
+                        now: 0,
+                    };
+                    let taken = entry.incoming.take_in(&found, &pin, &t.places, |_| true);
+                    taken_in.fetch_add(usize::from(taken.is_ok()), Ordering::Relaxed);
+                }
+                drop(reader);
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        s.spawn(|| {
+            let mut reader = q.reader(WORKERS).unwrap();
+            let mut ageing = Ageing::new(&t);
+            let mut now = 0;
+            while done.load(Ordering::Relaxed) < WORKERS {
+                now += 1u64 << 24;
+                let pin = reader.pin();
+                ageing.step(&pin, now, 5 << 24, 16);
+            }
+            let far = u64::from(2 * PACKETS) << 24;
+            while !t.is_empty() {
+                let pin = reader.pin();
+                ageing.step(&pin, far, 5 << 24, 16);
+            }
+        });
+    });
+    assert!(taken_in.into_inner() > 0);
+    assert_eq!(t.places.in_use(), 0);
 }

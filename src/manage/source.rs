@@ -99,7 +99,7 @@ fn record(
         .get(view.snapshot.pairing_of(route.remote)?)?;
     let sequence = entry.sequence.counts();
     let key = entry.outgoing.key(pin);
-    let heads = entry.incoming.heads(pin);
+    let heads = entry.incoming.heads(pin, &shared.table.places);
     let head = heads.iter().max_by_key(|h| h.epoch.src_generation);
     let own = view.snapshot.send_epoch(&route).src_generation;
     let unix = shared.unix_time.load(Ordering::Relaxed);

@@ -328,7 +328,7 @@ fn key_changes_lost_entirely_are_caught_up_with() {
             .table
             .find(hash, &tuple(0).reversed(), &pin)
             .unwrap();
-        entry.incoming.heads(&pin)[0].kri
+        entry.incoming.heads(&pin, &g.shared.table.places)[0].kri
     };
     for lost_keys in [1u32, 2, 3, 7, 15] {
         x.step(&mut a, &mut b, 0, 10);
