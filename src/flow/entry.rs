@@ -1,6 +1,7 @@
 //! One flow: both directions of a 5-tuple, named as its packets go out.
 
 use super::epoch::Epoch;
+use super::free::Linked;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::places::Places;
@@ -49,6 +50,18 @@ pub struct Entry {
     pub sequence: Sequence,
     /// Round trips and server delays.
     pub measured: Measured,
+    /// While the entry is in no flow's hands: the next such one.
+    link: AtomicU32,
+}
+
+impl Linked for Entry {
+    fn link(&self) -> u32 {
+        self.link.load(Ordering::Relaxed)
+    }
+
+    fn set_link(&self, link: u32) {
+        self.link.store(link, Ordering::Relaxed);
+    }
 }
 
 /// What a flow remembers of the snapshot that it was last looked up in, so that not each packet has to be.
@@ -109,6 +122,7 @@ impl Entry {
             incoming: Incoming::new(),
             sequence: Sequence::new(),
             measured: Measured::new(),
+            link: AtomicU32::new(0),
         }
     }
 

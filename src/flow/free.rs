@@ -1,4 +1,4 @@
-//! Which values of a slab are free: the places of keys.
+//! Which values of a slab are free: flows' entries, and the places of keys.
 //!
 //! The classic answer is a queue of numbers, which takes 16 bytes a value. Here a free value itself keeps the number of the next one
 //! (Treiber's stack), so a list is one word; and values that nobody had yet are not in it but counted, so that their memory is not

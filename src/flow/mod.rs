@@ -9,7 +9,7 @@
 //! | [`floor`] | where Kris may start |
 //! | [`incoming`], [`replay`] | keys that open, windows |
 //! | [`places`] | where those are, for all flows |
-//! | `free` | which of them are free |
+//! | `free` | which entries and places are free |
 //! | [`memory`] | what evicted flows had accepted |
 //! | [`sequence`], [`times`] | loss, reordering, send times |
 //! | [`quiescence`] | when something shared may be reused |

@@ -12,15 +12,15 @@
 
 use super::entry::{Entry, Name, Remembered, life};
 use super::floor::Floors;
+use super::free::{Free, Stack};
 use super::hash::TupleHasher;
 use super::index::{Index, NotInserted};
 use super::memory::Memory;
 use super::places::Places;
 use super::quiescence::{Pin, Quiescence, Stamp};
 use super::slab::Slab;
-use super::sync::{AtomicU32, Ordering};
 use crate::wire::FiveTuple;
-use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
 use std::io;
 use thiserror::Error;
@@ -59,11 +59,9 @@ pub enum NoFlow {
 pub struct FlowTable {
     entries: Slab<Entry>,
     index: Index,
-    free: ArrayQueue<u32>,
+    free: CachePadded<Free>,
     /// Entries that an insert gave back, though another worker may have looked at them.
-    given_back: ArrayQueue<u32>,
-    /// Entries below this were used at some time.
-    high_water: AtomicU32,
+    given_back: CachePadded<Stack>,
     hasher: TupleHasher,
     /// Where the keys are that open packets.
     pub places: Places,
@@ -91,17 +89,11 @@ impl FlowTable {
         let entries = Slab::new(capacity, huge).map_err(no_memory)?;
         #[cfg(feature = "loom")]
         let entries = Slab::owned(capacity, Entry::new);
-        let free = ArrayQueue::new(capacity);
-        for n in 0..capacity as u32 {
-            // The queue has room for every number.
-            let _ = free.push(n);
-        }
         Ok(Self {
             entries,
             index: Index::new(capacity, huge).map_err(no_memory)?,
-            free,
-            given_back: ArrayQueue::new(capacity),
-            high_water: AtomicU32::new(0),
+            free: CachePadded::new(Free::new()),
+            given_back: CachePadded::new(Stack::new()),
             hasher: TupleHasher::new(seed),
             places: Places::new(capacity, huge).map_err(no_memory)?,
             floors: Floors::new(capacity, huge).map_err(no_memory)?,
@@ -118,7 +110,7 @@ impl FlowTable {
     /// Flows that are there, those about to leave included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.capacity() - self.free.len()
+        self.free.in_use()
     }
 
     /// Whether there is no flow.
@@ -211,9 +203,8 @@ impl FlowTable {
         since: u32,
         _pin: &'p Pin<'_>,
     ) -> Result<&'p Entry, NoFlow> {
-        let number = self.free.pop().ok_or(NoFlow::Full)?;
+        let number = self.free.take(&self.entries).ok_or(NoFlow::Full)?;
         let entry = self.entry(number).ok_or(NoFlow::Full)?;
-        self.high_water.fetch_max(number + 1, Ordering::Relaxed);
         let name = Name {
             tuple: *tuple,
             since,
@@ -244,8 +235,8 @@ impl FlowTable {
 
     fn give_back(&self, number: u32, entry: &Entry) {
         entry.change_life(life::LIVE, life::DEAD);
-        // There is room for every entry's number.
-        let _ = self.given_back.push(number);
+        // A look at it is one at its name, which the link leaves alone.
+        self.given_back.push(&self.entries, number);
     }
 
     /// Shows the flows among `batch` entries from number `from` on to `visit`; returns where to go on, or `None` at the end.
@@ -258,7 +249,7 @@ impl FlowTable {
         batch: usize,
         mut visit: impl FnMut(&Entry),
     ) -> Option<usize> {
-        let used = self.high_water.load(Ordering::Relaxed) as usize;
+        let used = self.free.high_water();
         let end = from.saturating_add(batch).min(used);
         for entry in self.entries.get(from..end)? {
             if matches!(entry.life(), life::LIVE | life::DYING) {
@@ -295,7 +286,7 @@ impl<'t> Ageing<'t> {
         let quiescence = pin.quiescence();
         self.release(quiescence);
         self.unlink(pin, quiescence);
-        let used = self.table.high_water.load(Ordering::Relaxed) as usize;
+        let used = self.table.free.high_water();
         if self.next >= used {
             self.next = 0;
         }
@@ -311,7 +302,7 @@ impl<'t> Ageing<'t> {
             }
         }
         self.next = end;
-        while let Some(number) = self.table.given_back.pop() {
+        while let Some(number) = self.table.given_back.pop(&self.table.entries) {
             self.unlinked.push_back((number, quiescence.retire()));
         }
         if !found.is_empty() {
@@ -361,10 +352,11 @@ impl<'t> Ageing<'t> {
                 break;
             }
             self.unlinked.pop_front();
+            let table = self.table;
             // SAFETY: the entry is out of the index, and every worker has ended the burst in which it might have found it; a
             // table's flows use its own places.
-            unsafe { self.table.entries[number as usize].end(&self.table.places) };
-            let _ = self.table.free.push(number);
+            unsafe { table.entries[number as usize].end(&table.places) };
+            table.free.give_back(&table.entries, number);
         }
     }
 }

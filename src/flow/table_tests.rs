@@ -3,7 +3,7 @@ use super::super::{Epoch, Reader};
 use super::*;
 use crate::crypto::SessionKey;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TIMEOUT: u64 = 100 << 24;
 
