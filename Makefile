@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Where scripts/setup.sh puts tools that are not installed.
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
 
-.PHONY: help setup build test lint deny unit model demo bench clean
+.PHONY: help setup build test lint deny unit model guard demo bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ setup: ## Install what is missing, reserve hugepages where permitted
 build: setup ## Build the release binary
 	cargo build --release --locked
 
-test: setup lint deny unit model ## Check everything and run every test
+test: setup lint deny unit model guard ## Check everything and run every test
 
 lint: setup
 	cargo fmt --check
@@ -32,6 +32,10 @@ unit: setup
 # All interleavings of the lock-free parts; optimised, as there are many.
 model: setup
 	cargo test --locked --features loom --lib model
+
+# Optimised as far as that needs no other build of the libraries. Of the time that it takes, nothing is measured.
+guard: setup ## Count the instructions that packets take, against bounds
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --locked --profile dev --bench instructions
 
 demo: build ## Two hosts, two appliances between them, and what these measure
 	scripts/demo.sh

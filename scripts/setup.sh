@@ -46,6 +46,7 @@ need ethtool has ethtool
 need iperf3 has iperf3
 need tcpdump has tcpdump
 need tshark has tshark
+need valgrind has valgrind
 need jq has jq
 if [ ${#missing[@]} -gt 0 ]; then
     command -v apt-get >/dev/null ||

@@ -66,6 +66,10 @@ impl PacketBuf for Slot {
         &mut self.memory[self.start..self.start + self.len]
     }
 
+    fn headroom(&self) -> usize {
+        self.start
+    }
+
     fn prepend(&mut self, n: usize) -> std::result::Result<(), NoHeadroom> {
         self.start = self.start.checked_sub(n).ok_or(NoHeadroom { wanted: n })?;
         self.len += n;

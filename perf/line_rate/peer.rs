@@ -173,7 +173,8 @@ impl Peer {
                 },
                 global_pointer: at as u32,
                 psntp: flow.psntp,
-                psnlr: flow.psnlr.unwrap_or(0),
+                // Of a flow of which nothing was heard, any number that changes: what is looked up for it is what would be for another.
+                psnlr: flow.psnlr.unwrap_or(flow.psntp),
             };
             flow.psnlr = flow.psnlr.map(|psn| psn.wrapping_add(1));
             option[..pdmv2::HEADER_LEN].copy_from_slice(&header);

@@ -1,6 +1,8 @@
 //! Outbound, third and fourth stage: give each packet of a pair its option, then seal all options at once.
 //!
-//! Global Pointer is written last, so that a burst's numbers can be reserved by one shared write.
+//! Marking runs twice over the burst. First it decides and takes numbers: each number is taken by a locked instruction, before which a
+//! processor ends all writing, so there is little of it; and the keys are fetched meanwhile. Then it writes. Global Pointers are written
+//! last, so that a burst's can be reserved by one shared write.
 
 use super::BURST;
 use super::classify::{Candidates, Class, Whole};
@@ -10,12 +12,22 @@ use super::pointers::is_link_local;
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
 use crate::flow::entry::Noted;
-use crate::flow::outgoing::{Need, OutKey};
-use crate::flow::{Entry, Epoch, FlowTable};
+use crate::flow::outgoing::{Need, Number, OutKey};
+use crate::flow::{self, Entry, Epoch, FlowTable};
 use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
 use crate::telemetry::{Counter, PairingCounter};
-use crate::wire::{self, Common, Metrics, PacketBuf, Plan, Prseq, ScaledDelta, common, pdmv2};
+use crate::wire::{self, Common, Metrics, PacketBuf, ScaledDelta, common, pdmv2};
 use arrayvec::ArrayVec;
+
+/// What the first pass leaves to do for a packet.
+enum Mark<'p> {
+    /// Nothing.
+    None,
+    /// A common packet's option is to be written, with this number.
+    Numbered(Aead, &'p Entry, Number<'p>),
+    /// The option stands there but for its Global Pointer, and, with a key, for its seal.
+    Written(&'p Entry, u16, Option<(Aead, &'p OutKey)>),
+}
 
 pub(super) fn mark<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -25,78 +37,73 @@ pub(super) fn mark<'p, B: PacketBuf>(
     candidates: &Candidates,
     likely: &Likely<'p>,
 ) {
-    let mut batch = Batch::new(turn);
+    let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
     let mut known = None;
     let packets = burst.iter_mut().zip(&candidates.all).zip(likely);
     for (at, ((buf, c), likely)) in packets.enumerate() {
-        if let (Class::Common(common), Some(entry)) = (c.class, *likely)
-            && let Some((pair, key)) = mark_settled(turn, &mut known, buf, common, entry)
-        {
-            batch.seal(pair.aead, entry, key, buf.data_mut(), common::OPTION_AT);
-            continue;
-        }
-        let mut of_common = None;
-        let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
-            continue;
+        let settled = match (c.class, *likely) {
+            (Class::Common(common), Some(entry)) => settled(turn, &mut known, buf, common, entry),
+            _ => None,
         };
-        let hash = c.hash;
-        let whole = Whole { at, packet, hash };
-        if let Err(reason) = mark_any(turn, tools, buf, fates, &whole, *likely, &mut batch) {
-            turn.count(reason);
-        }
+        let mark = settled.unwrap_or_else(|| {
+            let mut of_common = None;
+            let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
+                return Mark::None;
+            };
+            let hash = c.hash;
+            let whole = Whole { at, packet, hash };
+            mark_any(turn, tools, buf, fates, &whole, *likely).unwrap_or_else(|reason| {
+                turn.count(reason);
+                Mark::None
+            })
+        });
+        // There are as many candidates as packets in a burst.
+        let _ = marks.try_push(mark);
     }
-    batch.finish();
+    write(turn, burst, candidates, &marks);
 }
 
-/// Marks what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing done,
-/// for others. The option lacks its Global Pointer and its seal.
+/// Numbers what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing
+/// done, for others.
 #[inline(always)]
-fn mark_settled<'p, B: PacketBuf>(
+fn settled<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     known: &mut Option<Known<'p>>,
-    buf: &mut B,
+    buf: &B,
     common: Common,
     entry: &'p Entry,
-) -> Option<(Known<'p>, &'p OutKey)> {
+) -> Option<Mark<'p>> {
     let policy = &turn.view.snapshot.policy;
     let note = entry.noted();
-    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(buf.data())?) {
+    let frame = buf.data();
+    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(frame)?) {
         return None;
     }
     let known = turn.known(note, known)?;
-    let grown = common::l3_len(buf.data()) + common::GROWTH as u32;
-    if grown > u32::from(policy.mtu) || !FlowTable::keep_live(entry, turn.now) {
+    let grown = common::l3_len(frame) + common::GROWTH as u32;
+    if grown > u32::from(policy.mtu)
+        || buf.headroom() < common::GROWTH
+        || !FlowTable::keep_live(entry, turn.now)
+    {
         return None;
     }
-    buf.prepend(common::GROWTH).ok()?;
     let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
-    let Some(n) = entry.outgoing.next(turn.pin, limit, max_age, turn.now) else {
-        buf.trim_front(common::GROWTH);
-        return None;
-    };
-    let metrics = metrics(turn, entry, n.psntp);
-    let option = pdmv2::unsealed(policy.option_type, n.prseq, n.key.f(), &metrics);
-    // The frame is the one that was parsed, so it has the bytes.
-    let _ = common.insert(buf.data_mut(), &option);
-    entry.outgoing.send_times.sent(n.psntp, turn.now);
+    let number = entry.outgoing.next(turn.pin, limit, max_age, turn.now)?;
+    flow::prefetch(number.key);
     known.stats.add(PairingCounter::Marked, 1);
-    Some((known, n.key))
+    Some(Mark::Numbered(known.aead, entry, number))
 }
 
 /// Marks any packet, if it is to be.
 #[inline(never)]
-fn mark_any<'p, 'b, B: PacketBuf>(
+fn mark_any<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
-    buf: &'b mut B,
+    buf: &mut B,
     fates: &mut Fates,
     c: &Whole<'_>,
     likely: Option<&'p Entry>,
-    batch: &mut Batch<'_, 'b, 'p>,
-) -> Result<(), Counter>
-where
-    'p: 'b,
-{
+) -> Result<Mark<'p>, Counter> {
     let entry = turn.find(c, likely);
     let pair = turn.pair(c, entry)?;
     let policy = &turn.view.snapshot.policy;
@@ -108,33 +115,67 @@ where
     let plan = wire::plan_insert(buf.data(), c.packet, option_size)
         .map_err(|_| Counter::PassedCannotInsert)?;
     if c.packet.l3_len() + u32::from(plan.growth) > u32::from(policy.mtu) {
-        return too_big(turn, tools, buf, fates, c, plan.growth);
+        too_big(turn, tools, buf, fates, c, plan.growth)?;
+        return Ok(Mark::None);
     }
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
     let entry = turn.flow(c, entry, || tools.random.next() as u16)?;
-    let psntp = match pair.pairing.protection {
+    let insert = |buf: &mut B, option: &[u8]| {
+        let at = wire::insert(buf, c.packet, &plan, option);
+        at.map_err(|_| Counter::PassedCannotInsert)
+    };
+    let (at, psntp, seal) = match pair.pairing.protection {
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
             turn.note(entry, &pair, true);
             let metrics = metrics(turn, entry, psntp);
             let option = pdmv2::write_clear(policy.option_type, prseq, false, &metrics);
-            let at = insert(buf, c, &plan, &option)?;
-            batch.clear(entry, buf.data_mut(), at);
-            psntp
+            (insert(buf, &option)?, psntp, None)
         }
         Protection::Sealed => {
-            let (prseq, psntp, key) = number(turn, tools, c, &pair, fresh, entry)?;
-            let metrics = metrics(turn, entry, psntp);
-            let option = pdmv2::unsealed(policy.option_type, prseq, key.f(), &metrics);
-            let at = insert(buf, c, &plan, &option)?;
-            batch.seal(pair.pairing.suite.aead, entry, key, buf.data_mut(), at);
-            psntp
+            let n = number(turn, tools, c, &pair, fresh, entry)?;
+            let metrics = metrics(turn, entry, n.psntp);
+            let option = pdmv2::unsealed(policy.option_type, n.prseq(), n.key.f(), &metrics);
+            let seal = Some((pair.pairing.suite.aead, n.key));
+            (insert(buf, &option)?, n.psntp, seal)
         }
     };
     entry.outgoing.send_times.sent(psntp, turn.now);
     pair.stats.add(PairingCounter::Marked, 1);
-    Ok(())
+    Ok(Mark::Written(entry, at as u16, seal))
+}
+
+/// Writes the options that were only numbered, and seals all.
+fn write<'p, B: PacketBuf>(
+    turn: &Turn<'p>,
+    burst: &mut [B],
+    candidates: &Candidates,
+    marks: &ArrayVec<Mark<'p>, BURST>,
+) {
+    let option_type = turn.view.snapshot.policy.option_type;
+    let mut batch = Batch::new(turn);
+    for ((buf, c), mark) in burst.iter_mut().zip(&candidates.all).zip(marks) {
+        match (mark, c.class) {
+            (Mark::Numbered(aead, entry, n), Class::Common(common)) => {
+                let metrics = metrics(turn, entry, n.psntp);
+                let option = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
+                // There is room in front, and the frame is the one that was parsed.
+                let _ = buf.prepend(common::GROWTH);
+                let _ = common.insert(buf.data_mut(), &option);
+                entry.outgoing.send_times.sent(n.psntp, turn.now);
+                batch.seal(*aead, entry, n.key, buf.data_mut(), common::OPTION_AT);
+            }
+            (Mark::Written(entry, at, Some((aead, key))), _) => {
+                batch.seal(*aead, entry, key, buf.data_mut(), usize::from(*at));
+            }
+            (Mark::Written(entry, at, None), _) => {
+                batch.clear(entry, buf.data_mut(), usize::from(*at));
+            }
+            _ => {}
+        }
+    }
+    batch.finish();
 }
 
 /// The epoch that a flow has to send in, unless it has settled in it under this view already.
@@ -183,12 +224,12 @@ fn number<'p>(
     pair: &Pair<'_>,
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
-) -> Result<(Prseq, u16, &'p OutKey), Counter> {
+) -> Result<Number<'p>, Counter> {
     if pair.settled {
         let policy = &turn.view.snapshot.policy;
         let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
         if let Some(n) = entry.outgoing.next(turn.pin, limit, max_age, turn.now) {
-            return Ok((n.prseq, n.psntp, n.key));
+            return Ok(n);
         }
     }
     number_under_change(turn, tools, c, pair, fresh, entry)
@@ -203,7 +244,7 @@ fn number_under_change<'p>(
     pair: &Pair<'_>,
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
-) -> Result<(Prseq, u16, &'p OutKey), Counter> {
+) -> Result<Number<'p>, Counter> {
     let snapshot = &turn.view.snapshot;
     let policy = &snapshot.policy;
     let (epoch, secret, route) = match fresh {
@@ -249,7 +290,7 @@ fn number_under_change<'p>(
         turn.count(Counter::KeyChanges);
     }
     turn.note(entry, pair, number.current);
-    Ok((number.prseq, number.psntp, number.key))
+    Ok(number)
 }
 
 /// The packet would be longer than the outside link takes.
@@ -289,15 +330,6 @@ fn too_big<B: PacketBuf>(
         }
     }
     Ok(())
-}
-
-fn insert<B: PacketBuf>(
-    buf: &mut B,
-    c: &Whole<'_>,
-    plan: &Plan,
-    option: &[u8],
-) -> Result<usize, Counter> {
-    wire::insert(buf, c.packet, plan, option).map_err(|_| Counter::PassedCannotInsert)
 }
 
 /// The metrics of a packet that goes out now, but for Global Pointer (protocol section 1).

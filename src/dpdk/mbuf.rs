@@ -62,13 +62,6 @@ impl Mbuf {
     pub fn is_contiguous(&self) -> bool {
         self.header().nb_segs == 1
     }
-
-    /// Bytes that can be put in front.
-    #[inline]
-    #[must_use]
-    pub fn headroom(&self) -> usize {
-        usize::from(self.header().data_off)
-    }
 }
 
 impl PacketBuf for Mbuf {
@@ -92,6 +85,11 @@ impl PacketBuf for Mbuf {
             let start = m.buf_addr.cast::<u8>().add(usize::from(m.data_off));
             slice::from_raw_parts_mut(start, usize::from(m.data_len))
         }
+    }
+
+    #[inline]
+    fn headroom(&self) -> usize {
+        usize::from(self.header().data_off)
     }
 
     #[inline]

@@ -156,7 +156,7 @@ impl Entry {
         self.life.store(life::FREE, Ordering::Relaxed);
     }
 
-    /// Fetches what a packet that goes out needs.
+    /// Fetches what a packet that goes out needs first: its key can be told only from the number.
     #[inline]
     pub fn prefetch_outgoing(&self) {
         super::prefetch(self);
@@ -170,7 +170,7 @@ impl Entry {
         super::prefetch(self);
         super::prefetch(&self.sequence);
         super::prefetch(&self.measured);
-        self.outgoing.prefetch_times();
+        self.outgoing.prefetch();
     }
 
     /// Counts an option that did not open; returns how many did not in a row.

@@ -79,7 +79,7 @@ fn two_workers_never_share_a_number_across_a_key_change() {
                         let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
                         if let Ok(n) = number {
                             assert_eq!(n.key.key[1], n.key.kri as u8);
-                            taken.lock().unwrap().push((n.key.kri, n.prseq.get()));
+                            taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                         }
                     }
                 })
@@ -114,7 +114,7 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                     };
                     if let Ok(n) = number {
                         assert_eq!(n.key.key[1], n.key.kri as u8);
-                        taken.lock().unwrap().push((n.key.kri, n.prseq.get()));
+                        taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                     }
                 }
             }

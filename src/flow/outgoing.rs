@@ -88,17 +88,27 @@ fn coprime_step(random: u16) -> u16 {
 }
 
 /// One packet's own numbers.
+#[derive(Clone, Copy)]
 pub struct Number<'p> {
-    /// The key that seals it.
+    /// The key that seals it. It is not read before it is needed, and may be on its way until then.
     pub key: &'p OutKey,
-    /// Never given twice for `key`.
-    pub prseq: Prseq,
+    /// Which packet of its key it is, counted from 1.
+    count: u16,
     /// PSN This Packet.
     pub psntp: u16,
     /// Whether `key` is of the epoch and secret that were asked for; if not, a later packet moves on.
     pub current: bool,
     /// Whether this packet is the first of its key.
     pub first_of_key: bool,
+}
+
+impl Number<'_> {
+    /// The packet's PRSEQ: never the same for two packets of one key.
+    #[inline]
+    #[must_use]
+    pub fn prseq(&self) -> Prseq {
+        self.key.prseq(self.count)
+    }
 }
 
 /// What a worker knows when it asks for a number.
@@ -236,18 +246,9 @@ impl Outgoing {
         self.send_times.when_newest(word.psntp)
     }
 
-    /// Fetches both keys and the line of the number.
-    #[inline]
-    pub(crate) fn prefetch(&self) {
-        for key in &self.keys {
-            super::prefetch(key);
-        }
-        self.prefetch_times();
-    }
-
     /// Fetches the line of the number, which is also that of the last packets sent and received.
     #[inline]
-    pub(crate) fn prefetch_times(&self) {
+    pub(crate) fn prefetch(&self) {
         super::prefetch(&self.word);
     }
 
@@ -315,10 +316,9 @@ impl Outgoing {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    let key = self.key_of(next.chapter, pin);
                     return Some(Number {
-                        key,
-                        prseq: key.prseq(next.count),
+                        key: self.key_of(next.chapter, pin),
+                        count: next.count,
                         psntp: next.psntp,
                         current: true,
                         first_of_key: false,
@@ -381,7 +381,7 @@ impl Outgoing {
             let key = self.key_of(next.chapter, pin);
             return Ok(Number {
                 key,
-                prseq: key.prseq(next.count),
+                count: next.count,
                 psntp: next.psntp,
                 current: key.epoch == need.epoch && self.secret_of(next.chapter) == need.secret,
                 first_of_key,

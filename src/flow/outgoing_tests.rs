@@ -82,7 +82,7 @@ fn counts_rotates_at_the_limit_and_flips_f() {
         assert_eq!(n.psntp, 101u16.wrapping_add(i as u16));
         assert_eq!(n.first_of_key, i % 300 == 0);
         assert!(n.current);
-        assert!(seen.insert((n.key.kri, n.prseq.get())));
+        assert!(seen.insert((n.key.kri, n.prseq().get())));
     }
     assert_eq!(out.packets(), 3_000);
 }
@@ -154,7 +154,7 @@ fn a_flow_that_comes_back_starts_above_all_it_used() {
             let pin = reader.pin();
             let n = out.number(&pin, &need, derive).unwrap();
             assert!(
-                seen.insert((n.key.kri, n.prseq.get())),
+                seen.insert((n.key.kri, n.prseq().get())),
                 "a number came back"
             );
         }
@@ -204,7 +204,7 @@ fn a_flow_that_was_in_clear_for_a_while_goes_on_where_its_key_was() {
                 .number(&pin, &need(&floors, epoch, 1_000), derive)
                 .unwrap();
             let generation = n.key.epoch.src_generation;
-            assert!(seen.insert((generation, n.key.kri, n.prseq.get())));
+            assert!(seen.insert((generation, n.key.kri, n.prseq().get())));
         }
         out.number_in_clear();
     }
@@ -237,7 +237,7 @@ fn threads_never_share_a_number() {
                             Ok(n) => {
                                 let (e, k) = (n.key.epoch, n.key.kri);
                                 assert_eq!(n.key.key, key_for(&e, k).key, "key of another chapter");
-                                mine.push((e.src_generation, k, n.prseq.get(), n.psntp));
+                                mine.push((e.src_generation, k, n.prseq().get(), n.psntp));
                             }
                             Err(NoNumber) => {
                                 missed.fetch_add(1, Ordering::Relaxed);

@@ -24,6 +24,8 @@ pub trait PacketBuf {
     fn data(&self) -> &[u8];
     /// The packet, writable.
     fn data_mut(&mut self) -> &mut [u8];
+    /// Bytes that can be put in front.
+    fn headroom(&self) -> usize;
     /// Moves the start of the packet `n` bytes forward; the new bytes hold anything.
     ///
     /// # Errors
@@ -68,6 +70,10 @@ impl PacketBuf for VecBuf {
 
     fn data_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..]
+    }
+
+    fn headroom(&self) -> usize {
+        self.start
     }
 
     fn prepend(&mut self, n: usize) -> Result<(), NoHeadroom> {

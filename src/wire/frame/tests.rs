@@ -1,6 +1,4 @@
 use super::*;
-use proptest::collection::vec;
-use proptest::prelude::*;
 
 const MACS: &str = "02000000000a 02000000000b";
 const SRC: &str = "20010db8000100000000000000000017";
