@@ -50,6 +50,11 @@ impl Budget {
         self.tokens > rate.most / 2
     }
 
+    /// Whether the next take is refused.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.tokens < 1 << 32
+    }
+
     pub(super) fn take(&mut self) -> bool {
         let left = self.tokens.checked_sub(1 << 32);
         self.tokens = left.unwrap_or(self.tokens);

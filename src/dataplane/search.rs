@@ -115,6 +115,10 @@ fn ahead(
     s: &Search<'_, '_>,
     entry: Option<&Entry>,
 ) -> Result<Hit, Counter> {
+    // Before anything is looked up for a search that cannot begin.
+    if tools.search.is_used_up() {
+        return Err(Counter::FailedOpenSearchBudget);
+    }
     let snapshot = &turn.view.snapshot;
     let route = turn
         .route(s.candidate, s.pair)
