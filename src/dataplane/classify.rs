@@ -32,6 +32,8 @@ pub(super) struct Candidates {
     /// One a packet, in order.
     pub all: ArrayVec<Candidate, BURST>,
     pub others: ArrayVec<Ipv6Packet, BURST>,
+    /// Of all packets as they came.
+    pub bytes: u64,
 }
 
 /// A candidate with all that can be known of it.
@@ -71,10 +73,9 @@ pub(super) fn classify<B: PacketBuf>(
 ) -> Candidates {
     let option_type = turn.view.snapshot.policy.option_type;
     let mut candidates = Candidates::default();
-    let mut bytes = 0;
     for (at, buf) in burst.iter().enumerate().take(BURST) {
         let frame = buf.data();
-        bytes += frame.len() as u64;
+        candidates.bytes += frame.len() as u64;
         let common = Common::parse(frame, option_type);
         let common = common.and_then(|common| Some((common, common.tuple(frame)?)));
         let candidate = match common {
@@ -100,8 +101,6 @@ pub(super) fn classify<B: PacketBuf>(
             }
         }));
     }
-    turn.count_many(Counter::PacketsReceived, burst.len());
-    turn.count_many(Counter::BytesReceived, bytes as usize);
     candidates
 }
 

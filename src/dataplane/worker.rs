@@ -85,6 +85,7 @@ impl<'s> Worker<'s> {
             let candidates = classify::classify(turn, burst, fates, not_yet_marked);
             let likely = lookup::look_up(turn, &candidates);
             mark::mark(turn, tools, burst, fates, &candidates, &likely);
+            candidates.bytes
         })
     }
 
@@ -94,15 +95,17 @@ impl<'s> Worker<'s> {
             let candidates = classify::classify(turn, burst, fates, |_| Ok(()));
             let likely = lookup::look_up(turn, &candidates);
             open::open(turn, tools, burst, fates, &candidates, &likely);
+            candidates.bytes
         })
     }
 
+    /// Runs the stages over a burst. They return how many bytes it had when it came.
     fn turn<B: PacketBuf>(
         &mut self,
         direction: Direction,
         burst: &mut [B],
         now: u64,
-        stages: impl FnOnce(&Turn<'_>, &mut Tools, &mut [B], &mut Fates),
+        stages: impl FnOnce(&Turn<'_>, &mut Tools, &mut [B], &mut Fates) -> u64,
     ) -> Fates {
         let mut fates = Fates::default();
         let pin = self.reader.pin();
@@ -123,7 +126,11 @@ impl<'s> Worker<'s> {
             counters: self.counters.of(direction),
             worker: self.index,
         };
-        stages(&turn, tools, burst, &mut fates);
+        let bytes = stages(&turn, tools, burst, &mut fates);
+        // Last, so that whoever finds a packet among those received finds what became of it, too.
+        turn.counters
+            .add(Counter::PacketsReceived, burst.len() as u64);
+        turn.counters.add(Counter::BytesReceived, bytes);
         fates
     }
 
