@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 /// A packet of a burst.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate {
-    /// Hash of its tuple, named as the flow's packets go out; 0 for [`Class::Settled`].
+    /// Hash of its tuple, named as the flow's packets go out; 0 for [`Class::Done`].
     pub hash: u64,
     pub class: Class,
 }
@@ -19,7 +19,7 @@ pub(super) struct Candidate {
 #[derive(Clone, Copy)]
 pub(super) enum Class {
     /// Concerns no flow: nothing is left to be done.
-    Settled,
+    Done,
     /// What most packets are. All else that there is to know of it stands in the frame where it always does.
     Common(Common),
     /// The place of [`Candidates::others`] that has it.
@@ -45,21 +45,23 @@ pub(super) struct Whole<'c> {
 }
 
 impl Candidates {
-    /// What is known of a packet that is not common, or of a common one, made out in `common`.
-    pub(super) fn packet<'c>(
+    /// All that can be known of candidate `at`, if it is not done with. What a common one is gets made out in `common`.
+    pub(super) fn whole<'c>(
         &'c self,
-        class: Class,
+        at: usize,
         frame: &[u8],
         common: &'c mut Option<Ipv6Packet>,
-    ) -> Option<&'c Ipv6Packet> {
-        match class {
-            Class::Settled => None,
+    ) -> Option<Whole<'c>> {
+        let Candidate { hash, class } = *self.all.get(at)?;
+        let packet = match class {
+            Class::Done => None,
             Class::Common(found) => {
                 *common = found.packet(frame);
                 common.as_ref()
             }
             Class::Other(place) => self.others.get(usize::from(place)),
-        }
+        }?;
+        Some(Whole { at, packet, hash })
     }
 }
 
@@ -97,7 +99,7 @@ pub(super) fn classify<B: PacketBuf>(
             turn.count(reason);
             Candidate {
                 hash: 0,
-                class: Class::Settled,
+                class: Class::Done,
             }
         }));
     }

@@ -43,7 +43,7 @@ pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Likely<'p
     let table = &turn.shared.table;
     let likely = |c: &Candidate| {
         let entry = match c.class {
-            Class::Settled => None,
+            Class::Done => None,
             _ => table.likely(c.hash, turn.pin),
         }?;
         match turn.direction {

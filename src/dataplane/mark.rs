@@ -47,11 +47,9 @@ pub(super) fn mark<'p, B: PacketBuf>(
         };
         let mark = settled.unwrap_or_else(|| {
             let mut of_common = None;
-            let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
+            let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
                 return Mark::None;
             };
-            let hash = c.hash;
-            let whole = Whole { at, packet, hash };
             mark_any(turn, tools, buf, fates, &whole, *likely).unwrap_or_else(|reason| {
                 turn.count(reason);
                 Mark::None

@@ -65,11 +65,9 @@ pub(super) fn open<'p, B: PacketBuf>(
             continue;
         }
         let mut of_common = None;
-        let Some(packet) = candidates.packet(c.class, buf.data(), &mut of_common) else {
+        let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
             continue;
         };
-        let hash = c.hash;
-        let whole = Whole { at, packet, hash };
         let before = Before {
             likely: *likely,
             tried: tried.map(|tried| tried.held.key),

@@ -39,6 +39,21 @@ fn age(t: &FlowTable, ageing: &mut Ageing<'_>, q: &mut Reader<'_>, now: u64) {
     ageing.step(&pin, now, TIMEOUT, t.capacity());
 }
 
+/// Ages, `batch` entries a step and a tick of time each, for as long as others are `busy`.
+fn age_meanwhile(
+    ageing: &mut Ageing<'_>,
+    reader: &mut Reader<'_>,
+    batch: usize,
+    busy: impl Fn() -> bool,
+) {
+    let mut now = 0;
+    while busy() {
+        now += 1u64 << 24;
+        let pin = reader.pin();
+        ageing.step(&pin, now, 5 << 24, batch);
+    }
+}
+
 #[test]
 fn holds_its_capacity_and_then_says_full() {
     let t = table(1_024);
@@ -256,12 +271,9 @@ fn threads_share_one_entry_a_tuple() {
         s.spawn(|| {
             let mut reader = q.reader(WORKERS).unwrap();
             let mut ageing = Ageing::new(&t);
-            let mut now = 0;
-            while done.load(Ordering::Relaxed) < WORKERS {
-                now += 1u64 << 24;
-                let pin = reader.pin();
-                ageing.step(&pin, now, 5 << 24, 64);
-            }
+            age_meanwhile(&mut ageing, &mut reader, 64, || {
+                done.load(Ordering::Relaxed) < WORKERS
+            });
         });
     });
     let numbers = numbers.into_inner().unwrap();
@@ -319,12 +331,9 @@ fn threads_find_a_flows_own_keys_in_its_places() {
         s.spawn(|| {
             let mut reader = q.reader(WORKERS).unwrap();
             let mut ageing = Ageing::new(&t);
-            let mut now = 0;
-            while done.load(Ordering::Relaxed) < WORKERS {
-                now += 1u64 << 24;
-                let pin = reader.pin();
-                ageing.step(&pin, now, 5 << 24, 16);
-            }
+            age_meanwhile(&mut ageing, &mut reader, 16, || {
+                done.load(Ordering::Relaxed) < WORKERS
+            });
             let far = u64::from(2 * PACKETS) << 24;
             while !t.is_empty() {
                 let pin = reader.pin();

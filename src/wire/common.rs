@@ -12,6 +12,7 @@
 //! the tests compare them. A SYN is not common: its MSS may have to change.
 
 use super::buffer::PacketBuf;
+use super::dest_opts::{CHUNK, FIRST_PLACE, ext_len};
 use super::frame::{
     ETHERNET_LEN, IPV6_LEN, Ipv6Packet, OptionKind, PdmOption, TCP_FLAGS, TCP_SYN, ipv6, protocol,
 };
@@ -20,20 +21,19 @@ use super::pdmv2::{SEALED_LEN, SEALED_SIZE, VERSION};
 use super::tuple::FiveTuple;
 
 /// Bytes that a sealed option and its header add.
-pub const GROWTH: usize = 4 + SEALED_SIZE;
+pub const GROWTH: usize = FIRST_PLACE + SEALED_SIZE;
 /// Where the option stands once it is there.
-pub const OPTION_AT: usize = UPPER_AT + 4;
+pub const OPTION_AT: usize = UPPER_AT + FIRST_PLACE;
 
 const UPPER_AT: usize = ETHERNET_LEN + IPV6_LEN;
 const NEXT_HEADER_AT: usize = ETHERNET_LEN + ipv6::NEXT_HEADER;
 const LENGTH_AT: usize = ETHERNET_LEN + ipv6::PAYLOAD_LENGTH;
 const SRC_AT: usize = ETHERNET_LEN + ipv6::SRC;
 const DST_AT: usize = ETHERNET_LEN + ipv6::DST;
-/// Bytes that are moved at once, and the least that a frame has without the option: its headers in whole chunks.
-const CHUNK: usize = 16;
+/// The least that a frame has without the option: its headers in whole chunks.
 const LEAST: usize = UPPER_AT.next_multiple_of(CHUNK);
 /// Hdr Ext Len of the header with the option.
-const UNITS: u8 = (GROWTH / 8 - 1) as u8;
+const UNITS: u8 = ext_len(GROWTH);
 
 /// A common frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,10 +49,10 @@ const ALIGNMENT: usize = 4;
 /// The unit of an extension header's length.
 const UNIT: usize = 8;
 /// Where the option stands in a header that it has for itself, behind a PadN of two bytes.
-const FIRST_PLACE: usize = FIRST_OPTION.next_multiple_of(ALIGNMENT);
+pub(super) const FIRST_PLACE: usize = FIRST_OPTION.next_multiple_of(ALIGNMENT);
 
 /// Bytes that are moved at once: less than a header with an option, so that no chunk is written over before it was read.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
 
 /// Why a packet cannot take the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -457,7 +457,7 @@ fn end_of_options(header: &[u8]) -> usize {
 }
 
 /// Hdr Ext Len of a header of 8 to [`MAX_HEADER`] bytes.
-const fn ext_len(len: usize) -> u8 {
+pub(super) const fn ext_len(len: usize) -> u8 {
     (len / UNIT).wrapping_sub(1) as u8
 }
 
