@@ -18,6 +18,9 @@ mod frames;
 #[path = "line_rate/memory.rs"]
 #[allow(dead_code, reason = "of which this uses a part")]
 mod memory;
+#[path = "line_rate/options.rs"]
+#[allow(dead_code, reason = "of which this uses a part")]
+mod options;
 #[path = "line_rate/peer.rs"]
 #[allow(dead_code, reason = "of which this uses a part")]
 mod peer;
@@ -28,7 +31,8 @@ mod setup;
 use bench::Result;
 use frames::Turns;
 use memory::{Lane, Rise, Traffic};
-use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob};
+use options::Options;
+use pdmgate::crypto::{Aead, Kernel};
 use pdmgate::dataplane::BURST;
 use pdmgate::telemetry::{Counter, Direction};
 use peer::Peer;
@@ -196,36 +200,10 @@ fn setup(flows: usize) -> Setup {
     }
 }
 
-/// Options with keys of their own.
-struct Options {
-    keys: [[u8; 32]; BURST],
-    nonces: [[u8; 12]; BURST],
-    options: [[u8; 36]; BURST],
-}
-
-impl Options {
-    fn new() -> Self {
-        let byte = |n: usize, at: usize| (n * 131 + at * 89 + 5) as u8;
-        Self {
-            keys: std::array::from_fn(|n| std::array::from_fn(|at| byte(n, at))),
-            nonces: std::array::from_fn(|n| std::array::from_fn(|at| byte(n + 64, at))),
-            options: std::array::from_fn(|n| std::array::from_fn(|at| byte(n + 128, at))),
-        }
-    }
-}
-
 fn seal(bursts: usize) -> Result<()> {
     let kernel = Kernel::detect();
-    let mut all = Options::new();
-    let keys = all.keys.iter().zip(&all.nonces);
-    let jobs = keys.zip(&mut all.options);
-    let mut jobs: Vec<_> = jobs
-        .map(|((key, base_nonce), option)| SealJob {
-            key,
-            base_nonce,
-            option,
-        })
-        .collect();
+    let mut options = Options::new(BURST);
+    let mut jobs = options.seal_jobs();
     for _ in 0..bursts {
         kernel.seal(Aead::Aes128Gcm, &mut jobs);
     }
@@ -234,12 +212,8 @@ fn seal(bursts: usize) -> Result<()> {
 
 fn open(bursts: usize) -> Result<()> {
     let kernel = Kernel::detect();
-    let all = Options::new();
-    let keys = all.keys.iter().zip(&all.nonces);
-    let jobs = keys.zip(&all.options);
-    let mut jobs: Vec<_> = jobs
-        .map(|((key, base_nonce), option)| OpenJob::new(key, base_nonce, option))
-        .collect();
+    let options = Options::new(BURST);
+    let mut jobs = options.open_jobs();
     for _ in 0..bursts {
         kernel.open(Aead::Aes128Gcm, &mut jobs);
     }

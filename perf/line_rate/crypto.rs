@@ -1,9 +1,10 @@
 //! Sealing and opening one option, keys hot, against `ring` and against DPDK's own crypto driver.
 
 use crate::bench::{Bench, HARNESS_CORE, Result, TESTED_CORE};
+use crate::options::Options;
 use crate::report::{Report, Section, Table};
 use crate::samples::Spread;
-use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob};
+use pdmgate::crypto::{Aead, Kernel};
 use pdmgate::dpdk;
 use ring::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
 use std::hint::black_box;
@@ -13,40 +14,6 @@ use std::process::Command;
 const BURST: usize = 32;
 /// Bursts in a run.
 const BURSTS: usize = 64;
-
-/// Options that all differ, with keys that all differ.
-#[derive(Clone)]
-struct Options {
-    keys: Vec<[u8; 32]>,
-    nonces: Vec<[u8; 12]>,
-    options: Vec<[u8; 36]>,
-}
-
-/// Bytes that differ.
-fn bytes<const N: usize>(seed: usize) -> [u8; N] {
-    std::array::from_fn(|at| (seed * 131 + at * 89 + at * at * 7 + 5) as u8)
-}
-
-impl Options {
-    fn new() -> Self {
-        Self {
-            keys: (0..BURST).map(bytes).collect(),
-            nonces: (0..BURST).map(|n| bytes(n + 64)).collect(),
-            options: (0..BURST).map(|n| bytes(n + 128)).collect(),
-        }
-    }
-
-    fn seal_jobs(&mut self) -> Vec<SealJob<'_>> {
-        let keys = self.keys.iter().zip(&self.nonces);
-        keys.zip(&mut self.options)
-            .map(|((key, base_nonce), option)| SealJob {
-                key,
-                base_nonce,
-                option,
-            })
-            .collect()
-    }
-}
 
 /// What is timed: cycles of one run of [`BURST`] times [`BURSTS`] options.
 struct Line {
@@ -70,9 +37,9 @@ impl Line {
 }
 
 fn kernel_lines(aead: Aead, kernel: Kernel) -> [Line; 2] {
-    let mut sealed = Options::new();
+    let mut sealed = Options::new(BURST);
     kernel.seal(aead, &mut sealed.seal_jobs());
-    let mut options = Options::new();
+    let mut options = Options::new(BURST);
     let seal = move || {
         let mut jobs = options.seal_jobs();
         for _ in 0..BURSTS {
@@ -80,10 +47,7 @@ fn kernel_lines(aead: Aead, kernel: Kernel) -> [Line; 2] {
         }
     };
     let open = move || {
-        let jobs = sealed.keys.iter().zip(&sealed.nonces).zip(&sealed.options);
-        let mut jobs: Vec<_> = jobs
-            .map(|((key, nonce), option)| OpenJob::new(key, nonce, option))
-            .collect();
+        let mut jobs = sealed.open_jobs();
         for _ in 0..BURSTS {
             kernel.open(aead, black_box(&mut jobs));
         }
@@ -101,7 +65,7 @@ fn ring_lines(aead: Aead) -> Result<[Line; 2]> {
         Aead::Aes256Gcm => &ring::aead::AES_256_GCM,
         Aead::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
     };
-    let mut options = Options::new();
+    let mut options = Options::new(BURST);
     let keys = options.keys.iter().map(|key| {
         let key = UnboundKey::new(algorithm, &key[..aead.key_len()]);
         key.map(LessSafeKey::new)

@@ -28,6 +28,7 @@ mod machine;
 mod memory;
 mod micro;
 mod million;
+mod options;
 mod outgoing;
 mod peer;
 mod plot;
