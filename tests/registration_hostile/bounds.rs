@@ -112,8 +112,9 @@ fn lists_are_answered_at_a_bounded_rate() {
             other => panic!("a {other} has no place here"),
         }
     }
+    // The second that the first of them count in may have begun before they were sent; the next one passes as a whole.
     assert!(
-        began.elapsed() > Duration::from_secs(2),
+        began.elapsed() > Duration::from_secs(1),
         "{answered} lists in {:?}",
         began.elapsed()
     );
