@@ -8,6 +8,9 @@ use crate::telemetry::{Counter, Direction};
 use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
 
+/// Packets that are under way from memory while one is parsed.
+const AHEAD: usize = 8;
+
 /// A packet of a burst.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate {
@@ -75,7 +78,11 @@ pub(super) fn classify<B: PacketBuf>(
 ) -> Candidates {
     let option_type = turn.view.snapshot.policy.option_type;
     let mut candidates = Candidates::default();
+    burst.iter().take(AHEAD).for_each(PacketBuf::prefetch);
     for (at, buf) in burst.iter().enumerate().take(BURST) {
+        if let Some(later) = burst.get(at + AHEAD) {
+            later.prefetch();
+        }
         let frame = buf.data();
         candidates.bytes += frame.len() as u64;
         let common = Common::parse(frame, option_type);

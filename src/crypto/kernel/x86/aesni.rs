@@ -2,7 +2,7 @@
 //! some would stand in memory.
 
 use super::lanes::*;
-use super::{blocks, load, nonce_halves, open_by, part, put, seal_by, store};
+use super::{blocks, load, nonce_halves, part, put, spare, store, to_open, to_seal};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -21,12 +21,12 @@ impl AesNi {
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
         // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
         // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        seal_by(jobs, |lanes| unsafe { seal_lanes::<KEY_LEN>(lanes) });
+        unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
     }
 
     pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
         // SAFETY: as in `seal`.
-        open_by(jobs, |lanes| unsafe { open_lanes::<KEY_LEN>(lanes) });
+        unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
     }
 }
 
@@ -90,7 +90,7 @@ fn double(a: Lanes) -> Lanes {
     )
 }
 
-gcm_of_lanes!("aes,pclmulqdq,avx");
+gcm_of_lanes!("aes,pclmulqdq,avx", xmm_reg);
 
 #[cfg(test)]
 use AesNi as Tier;

@@ -16,6 +16,8 @@
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
 //! | `double(a)` | shifted left by one bit, in GHASH's field |
+//!
+//! The macro takes the instructions and the class of registers that `Lanes` are in.
 
 /// For `fold`: x^128 = x^7 + x^2 + x + 1 in GHASH's field, all but the 1. In the upper half, bit 64 - i stands for x^i.
 pub(super) const POLYNOMIAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc2];
@@ -68,7 +70,7 @@ pub(super) const fn counter(value: u8) -> [u8; 16] {
 }
 
 macro_rules! gcm_of_lanes {
-    ($features:literal) => {
+    ($features:literal, $register:ident) => {
         /// One block for all options.
         #[inline]
         #[target_feature(enable = $features)]
@@ -112,47 +114,115 @@ macro_rules! gcm_of_lanes {
             [last_round(a, key), last_round(b, key), last_round(c, key)]
         }
 
-        /// AES-128 of three blocks to which the key was added already. Each round key is made right before its round.
+        /// Keeps what is made of these values behind what they are made of. The compiler does not know that nothing is done to them here;
+        /// else it would make all round keys first, then all rounds, then all tags, and keep what that leaves over in memory.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn in_order(key: &mut Lanes, blocks: &mut [Lanes; 3], tags: &mut Tags) {
+            let [a, b, c] = blocks;
+            // SAFETY: there is no instruction in it.
+            unsafe {
+                core::arch::asm!(
+                    "/* {} {} {} {} {} {} {} {} {} {} */",
+                    inout($register) key[0],
+                    inout($register) key[1],
+                    inout($register) a[0],
+                    inout($register) a[1],
+                    inout($register) b[0],
+                    inout($register) b[1],
+                    inout($register) c[0],
+                    inout($register) c[1],
+                    inout($register) tags.hash[0],
+                    inout($register) tags.hash[1],
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
+
+        /// Two rounds, each with a round key made right before it and a step of `tags` behind it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn two_rounds<const AT: usize, const COPY: bool>(
+            key: &mut Lanes,
+            blocks: &mut [Lanes; 3],
+            tags: &mut Tags,
+        ) {
+            let [c, d] = RCON[AT];
+            let (mut next, after) = next_keys(*key, sub_word(*key, ROT_WORD, c));
+            *blocks = rounds(*blocks, next);
+            tags.step(2 * AT);
+            in_order(&mut next, blocks, tags);
+            *key = xor(after, sub_word(next, ROT_WORD, d));
+            *blocks = rounds(*blocks, *key);
+            tags.step(2 * AT + 1);
+            in_order(key, blocks, tags);
+        }
+
+        /// AES-128 of three blocks to which the key was added already. `tags` are done when this is.
         ///
         /// `COPY` gives each caller a function of its own, which the compiler then builds into it: a call in between would
         /// take sixteen registers through memory.
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_128<const COPY: bool>(mut key: Lanes, mut blocks: [Lanes; 3]) -> [Lanes; 3] {
-            let [pairs @ .., [c, d]] = &RCON;
-            for [c, d] in pairs {
-                let (next, after) = next_keys(key, sub_word(key, ROT_WORD, *c));
-                blocks = rounds(blocks, next);
-                key = xor(after, sub_word(next, ROT_WORD, *d));
-                blocks = rounds(blocks, key);
-            }
-            let (next, after) = next_keys(key, sub_word(key, ROT_WORD, *c));
+        fn encrypt_128<const COPY: bool>(
+            mut key: Lanes,
+            mut blocks: [Lanes; 3],
+            tags: &mut Tags,
+        ) -> [Lanes; 3] {
+            two_rounds::<0, COPY>(&mut key, &mut blocks, tags);
+            two_rounds::<1, COPY>(&mut key, &mut blocks, tags);
+            two_rounds::<2, COPY>(&mut key, &mut blocks, tags);
+            two_rounds::<3, COPY>(&mut key, &mut blocks, tags);
+            let [c, d] = RCON[4];
+            let (mut next, after) = next_keys(key, sub_word(key, ROT_WORD, c));
             blocks = rounds(blocks, next);
-            key = xor(after, sub_word(next, ROT_WORD, *d));
-            last_rounds(blocks, key)
+            tags.step(8);
+            in_order(&mut next, &mut blocks, tags);
+            last_rounds(blocks, xor(after, sub_word(next, ROT_WORD, d)))
         }
 
-        /// AES-256 of three blocks to which the key's first half was added already.
-        ///
-        /// Even and odd round keys are two rows; each makes its next key from the newest key of the other. `COPY` as in
-        /// [`encrypt_128`].
+        /// [`two_rounds`] twice, of AES-256: even and odd round keys are two rows; each makes its next key from the newest key of the other.
         #[inline]
         #[target_feature(enable = $features)]
-        fn encrypt_256<const COPY: bool>(key: [Lanes; 2], mut blocks: [Lanes; 3]) -> [Lanes; 3] {
-            let [mut even, mut odd] = key;
-            blocks = rounds(blocks, odd);
-            let [pairs @ .., [c, _], _] = &RCON;
-            for [c, d] in pairs {
-                let (next_even, after_even) = next_keys(even, sub_word(odd, ROT_WORD, *c));
-                blocks = rounds(blocks, next_even);
-                let (next_odd, after_odd) = next_keys(odd, sub_word(next_even, LAST_WORD, 0));
-                blocks = rounds(blocks, next_odd);
-                even = xor(after_even, sub_word(next_odd, ROT_WORD, *d));
-                blocks = rounds(blocks, even);
-                odd = xor(after_odd, sub_word(even, LAST_WORD, 0));
-                blocks = rounds(blocks, odd);
-            }
-            let (last, _) = next_keys(even, sub_word(odd, ROT_WORD, *c));
+        fn four_rounds<const AT: usize, const COPY: bool>(
+            [even, odd]: &mut [Lanes; 2],
+            blocks: &mut [Lanes; 3],
+            tags: &mut Tags,
+        ) {
+            let [c, d] = RCON[AT];
+            let (mut next_even, after_even) = next_keys(*even, sub_word(*odd, ROT_WORD, c));
+            *blocks = rounds(*blocks, next_even);
+            tags.step(4 * AT);
+            in_order(&mut next_even, blocks, tags);
+            let (mut next_odd, after_odd) = next_keys(*odd, sub_word(next_even, LAST_WORD, 0));
+            *blocks = rounds(*blocks, next_odd);
+            tags.step(4 * AT + 1);
+            in_order(&mut next_odd, blocks, tags);
+            *even = xor(after_even, sub_word(next_odd, ROT_WORD, d));
+            *blocks = rounds(*blocks, *even);
+            tags.step(4 * AT + 2);
+            in_order(even, blocks, tags);
+            *odd = xor(after_odd, sub_word(*even, LAST_WORD, 0));
+            *blocks = rounds(*blocks, *odd);
+            tags.step(4 * AT + 3);
+            in_order(odd, blocks, tags);
+        }
+
+        /// AES-256 of three blocks to which the key's first half was added already. `tags` and `COPY` as in [`encrypt_128`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn encrypt_256<const COPY: bool>(
+            mut key: [Lanes; 2],
+            mut blocks: [Lanes; 3],
+            tags: &mut Tags,
+        ) -> [Lanes; 3] {
+            blocks = rounds(blocks, key[1]);
+            four_rounds::<0, COPY>(&mut key, &mut blocks, tags);
+            four_rounds::<1, COPY>(&mut key, &mut blocks, tags);
+            four_rounds::<2, COPY>(&mut key, &mut blocks, tags);
+            let [even, odd] = key;
+            let [c, _] = RCON[3];
+            let (last, _) = next_keys(even, sub_word(odd, ROT_WORD, c));
             last_rounds(blocks, last)
         }
 
@@ -166,33 +236,89 @@ macro_rules! gcm_of_lanes {
             xor(xor(rest, swap(low)), multiple)
         }
 
-        /// `a` times H in GHASH's field: `a` and the product reversed, `h` reversed and doubled.
-        ///
-        /// A product of two reversed numbers is reversed one bit short; that `h` is doubled makes up for it.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn multiply(a: Lanes, h: Lanes) -> Lanes {
-            let low = clmul::<0x00>(a, h);
-            let middle = xor(clmul::<0x01>(a, h), clmul::<0x10>(a, h));
-            let high = clmul::<0x11>(a, h);
-            fold(fold(low, middle), high)
+        /// The tags of options that were encrypted, on their way: nine steps, each a wait long. They are taken between the rounds of the
+        /// options after them, since either alone leaves the processor waiting for most of its time.
+        struct Tags {
+            /// GHASH's key: as encrypted; after the first step reversed, and doubled, since a product of two reversed numbers is reversed one
+            /// bit short.
+            h: Lanes,
+            /// The headers as encryption left them, then the sum so far.
+            hash: Lanes,
+            /// Text as received or sent, reversed.
+            ciphertext: Lanes,
+            /// What hides the tag.
+            mask: Lanes,
+            /// A product that is being folded.
+            low: Lanes,
+            middle: Lanes,
         }
 
-        /// [`multiply`] of an `a` whose lower half is zero.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn multiply_upper(a: Lanes, h: Lanes) -> Lanes {
-            fold(clmul::<0x01>(a, h), clmul::<0x11>(a, h))
+        impl Tags {
+            /// Of nobody.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn none() -> Self {
+                let zero = all(_mm_setzero_si128());
+                Self {
+                    h: zero,
+                    hash: zero,
+                    ciphertext: zero,
+                    mask: zero,
+                    low: zero,
+                    middle: zero,
+                }
+            }
+
+            /// Horner's rule over header, text and lengths; a product is folded in two steps.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn step(&mut self, at: usize) {
+                match at {
+                    0 => self.h = double(shuffle(self.h, constant(REVERSE))),
+                    // The header's lower half is zero.
+                    1 => self.middle = clmul::<0x01>(self.hash, self.h),
+                    2 => self.hash = xor(self.folded(), self.ciphertext),
+                    3 | 6 => {
+                        let (hash, h) = (self.hash, self.h);
+                        self.low = clmul::<0x00>(hash, h);
+                        self.middle = xor(clmul::<0x01>(hash, h), clmul::<0x10>(hash, h));
+                    }
+                    4 | 7 => self.middle = fold(self.low, self.middle),
+                    5 => self.hash = xor(self.folded(), constant(LENGTHS)),
+                    8 => {
+                        let hash = shuffle(self.folded(), constant(REVERSE));
+                        self.hash = xor(hash, self.mask);
+                    }
+                    _ => {}
+                }
+            }
+
+            /// `hash` times H, of which `middle` has what is below bit 128.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn folded(&self) -> Lanes {
+                fold(self.middle, clmul::<0x11>(self.hash, self.h))
+            }
+
+            /// All steps at once.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn finish(&mut self) {
+                for at in 0..9 {
+                    self.step(at);
+                }
+            }
         }
 
-        /// Output text (two zero bytes behind it) and tag of each option.
+        /// Output text (two zero bytes behind it) of each option, and its tag to be made. `before` is done when this is.
         #[inline]
         #[target_feature(enable = $features)]
         fn crypt<const KEY_LEN: usize, const OPEN: bool>(
             keys: [&[u8; 32]; WIDTH],
             base_nonces: [&[u8; 12]; WIDTH],
             options: [&[u8; OPTION_LEN]; WIDTH],
-        ) -> [[__m128i; WIDTH]; 2] {
+            before: &mut Tags,
+        ) -> ([__m128i; WIDTH], Tags) {
             let key = join(blocks::<0, 32, WIDTH>(keys));
             let header = join(blocks::<0, OPTION_LEN, WIDTH>(options));
             let text = join(blocks::<HEADER_LEN, OPTION_LEN, WIDTH>(options));
@@ -208,9 +334,9 @@ macro_rules! gcm_of_lanes {
                 xor(nonce, constant(counter(2))),
             ];
             let [hash_key, tag_mask, key_stream] = if KEY_LEN == 16 {
-                encrypt_128::<OPEN>(key, plain)
+                encrypt_128::<OPEN>(key, plain, before)
             } else {
-                encrypt_256::<OPEN>([key, join(blocks::<16, 32, WIDTH>(keys))], plain)
+                encrypt_256::<OPEN>([key, join(blocks::<16, 32, WIDTH>(keys))], plain, before)
             };
 
             let output = and(xor(text, key_stream), constant(TEXT));
@@ -219,42 +345,78 @@ macro_rules! gcm_of_lanes {
             } else {
                 output
             };
-            let h = double(shuffle(hash_key, constant(REVERSE)));
-            let hash = multiply_upper(shuffle(header, constant(HEADER_REVERSED)), h);
-            let hash = multiply(xor(hash, shuffle(ciphertext, constant(REVERSE))), h);
-            let hash = multiply(xor(hash, constant(LENGTHS)), h);
-            let tag = xor(shuffle(hash, constant(REVERSE)), tag_mask);
-            [split(output), split(tag)]
+            let tags = Tags {
+                h: hash_key,
+                hash: shuffle(header, constant(HEADER_REVERSED)),
+                ciphertext: shuffle(ciphertext, constant(REVERSE)),
+                mask: tag_mask,
+                ..Tags::none()
+            };
+            (split(output), tags)
         }
 
         #[target_feature(enable = $features)]
-        fn seal_lanes<const KEY_LEN: usize>(jobs: &mut [SealJob<'_>; WIDTH]) {
-            let [texts, tags] = crypt::<KEY_LEN, false>(
-                jobs.each_ref().map(|job| job.key),
-                jobs.each_ref().map(|job| job.base_nonce),
-                jobs.each_ref().map(|job| &*job.option),
-            );
-            for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
-                // The block of text ends in two zeros; the tag is written over them.
-                put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
-                put::<TAG_AT, 16, OPTION_LEN>(job.option, store(tag));
+        fn seal_lanes<'j, const KEY_LEN: usize>(
+            lanes: impl Iterator<Item = [SealJob<'j>; WIDTH]>,
+        ) {
+            let put_tags = |jobs: [SealJob<'_>; WIDTH], tags: &Tags| {
+                for (job, tag) in jobs.into_iter().zip(split(tags.hash)) {
+                    put::<TAG_AT, 16, OPTION_LEN>(job.option, store(tag));
+                }
+            };
+            let (mut before, mut tags) = (None, Tags::none());
+            for mut jobs in lanes {
+                let (texts, next) = crypt::<KEY_LEN, false>(
+                    jobs.each_ref().map(|job| job.key),
+                    jobs.each_ref().map(|job| job.base_nonce),
+                    jobs.each_ref().map(|job| &*job.option),
+                    &mut tags,
+                );
+                if let Some(before) = before {
+                    put_tags(before, &tags);
+                }
+                for (job, text) in jobs.iter_mut().zip(texts) {
+                    // The block of text ends in two zeros; the tag is written over them.
+                    put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
+                }
+                (before, tags) = (Some(jobs), next);
+            }
+            if let Some(last) = before {
+                tags.finish();
+                put_tags(last, &tags);
             }
         }
 
         #[target_feature(enable = $features)]
-        fn open_lanes<const KEY_LEN: usize>(jobs: &mut [OpenJob<'_>; WIDTH]) {
-            let [texts, tags] = crypt::<KEY_LEN, true>(
-                jobs.each_ref().map(|job| job.key),
-                jobs.each_ref().map(|job| job.base_nonce),
-                jobs.each_ref().map(|job| job.option),
-            );
-            for ((job, text), tag) in jobs.iter_mut().zip(texts).zip(tags) {
-                let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
-                let difference = _mm_xor_si128(tag, received);
-                // No branch and no early end: time does not tell how much of a forged tag was right.
-                job.ok = _mm_testz_si128(difference, difference) == 1;
-                let mask = _mm_set1_epi64x(-i64::from(job.ok));
-                job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, mask)));
+        fn open_lanes<'c, 'j: 'c, const KEY_LEN: usize>(
+            lanes: impl Iterator<Item = [&'c mut OpenJob<'j>; WIDTH]>,
+        ) {
+            let check = |jobs: [&mut OpenJob<'_>; WIDTH], texts: [__m128i; WIDTH], tags: &Tags| {
+                for ((job, text), tag) in jobs.into_iter().zip(texts).zip(split(tags.hash)) {
+                    let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
+                    let halves = _mm_cmpeq_epi64(tag, received);
+                    // No branch and no early end: time does not tell how much of a forged tag was right.
+                    let right = _mm_and_si128(halves, _mm_shuffle_epi32::<0b01_00_11_10>(halves));
+                    job.ok = _mm_cvtsi128_si32(right) != 0;
+                    job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, right)));
+                }
+            };
+            let (mut before, mut tags) = (None, Tags::none());
+            for jobs in lanes {
+                let (texts, next) = crypt::<KEY_LEN, true>(
+                    jobs.each_ref().map(|job| job.key),
+                    jobs.each_ref().map(|job| job.base_nonce),
+                    jobs.each_ref().map(|job| job.option),
+                    &mut tags,
+                );
+                if let Some((jobs, texts)) = before {
+                    check(jobs, texts, &tags);
+                }
+                (before, tags) = (Some((jobs, texts)), next);
+            }
+            if let Some((jobs, texts)) = before {
+                tags.finish();
+                check(jobs, texts, &tags);
             }
         }
     };

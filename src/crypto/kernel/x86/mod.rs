@@ -49,44 +49,48 @@ fn put<const AT: usize, const N: usize, const LEN: usize>(bytes: &mut [u8; LEN],
     bytes[AT..AT + N].copy_from_slice(&part);
 }
 
-/// Calls `seal` on the jobs, `N` at a time; the last few are made as many by some that nobody reads.
-fn seal_by<const N: usize>(jobs: &mut [SealJob<'_>], seal: impl Fn(&mut [SealJob<'_>; N])) {
+/// The jobs, `N` at a time; the last few are made as many by some of `spare` that nobody reads.
+fn to_seal<'c, const N: usize>(
+    jobs: &'c mut [SealJob<'_>],
+    spare: &'c mut [[u8; OPTION_LEN]; N],
+) -> impl Iterator<Item = [SealJob<'c>; N]> {
+    let again = |job: &'c mut SealJob<'_>| SealJob {
+        key: job.key,
+        base_nonce: job.base_nonce,
+        option: &mut *job.option,
+    };
     let (whole, rest) = jobs.as_chunks_mut::<N>();
-    whole.iter_mut().for_each(&seal);
-    if rest.is_empty() {
-        return;
-    }
-    let mut spare = [[0; OPTION_LEN]; N];
-    let mut last = spare.each_mut().map(|option| SealJob {
-        key: &[0; 32],
-        base_nonce: &[0; 12],
-        option,
+    let last = (!rest.is_empty()).then(|| {
+        let mut rest = rest.iter_mut();
+        spare.each_mut().map(|option| match rest.next() {
+            Some(job) => again(job),
+            None => SealJob {
+                key: &[0; 32],
+                base_nonce: &[0; 12],
+                option,
+            },
+        })
     });
-    for (slot, job) in last.iter_mut().zip(rest) {
-        *slot = SealJob {
-            key: job.key,
-            base_nonce: job.base_nonce,
-            option: job.option,
-        };
-    }
-    seal(&mut last);
+    let whole = whole.iter_mut().map(move |jobs| jobs.each_mut().map(again));
+    whole.chain(last)
 }
 
-/// [`seal_by`] for opening.
-fn open_by<const N: usize>(jobs: &mut [OpenJob<'_>], open: impl Fn(&mut [OpenJob<'_>; N])) {
+/// [`to_seal`] for opening.
+fn to_open<'c, 'j, const N: usize>(
+    jobs: &'c mut [OpenJob<'j>],
+    spare: &'c mut [OpenJob<'j>; N],
+) -> impl Iterator<Item = [&'c mut OpenJob<'j>; N]> {
     let (whole, rest) = jobs.as_chunks_mut::<N>();
-    whole.iter_mut().for_each(&open);
-    if rest.is_empty() {
-        return;
-    }
-    let mut last = [(); N].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]));
-    for (slot, job) in last.iter_mut().zip(&*rest) {
-        *slot = OpenJob::new(job.key, job.base_nonce, job.option);
-    }
-    open(&mut last);
-    for (job, done) in rest.iter_mut().zip(last) {
-        (job.metrics, job.ok) = (done.metrics, done.ok);
-    }
+    let last = (!rest.is_empty()).then(|| {
+        let mut rest = rest.iter_mut();
+        spare.each_mut().map(|job| rest.next().unwrap_or(job))
+    });
+    whole.iter_mut().map(|jobs| jobs.each_mut()).chain(last)
+}
+
+/// Jobs for [`to_open`] to spare.
+fn spare<'j, const N: usize>() -> [OpenJob<'j>; N] {
+    [(); N].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]))
 }
 
 /// The block that starts at `AT` of each.

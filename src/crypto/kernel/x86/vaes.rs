@@ -1,7 +1,7 @@
 //! Four options in two 256-bit registers: VAES, VPCLMULQDQ, AVX2.
 
 use super::lanes::*;
-use super::{AesNi, blocks, load, nonce_halves, open_by, part, put, seal_by, store};
+use super::{AesNi, blocks, load, nonce_halves, part, put, spare, store, to_open, to_seal};
 use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
 use core::arch::x86_64::*;
 
@@ -23,12 +23,12 @@ impl Vaes {
     pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
         // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
         // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        seal_by(jobs, |lanes| unsafe { seal_lanes::<KEY_LEN>(lanes) });
+        unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
     }
 
     pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
         // SAFETY: as in `seal`.
-        open_by(jobs, |lanes| unsafe { open_lanes::<KEY_LEN>(lanes) });
+        unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
     }
 }
 
@@ -99,7 +99,7 @@ fn double(a: Lanes) -> Lanes {
     )
 }
 
-gcm_of_lanes!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq");
+gcm_of_lanes!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq", ymm_reg);
 
 #[cfg(test)]
 use Vaes as Tier;

@@ -33,8 +33,8 @@ fn encrypt(key: &[u8], blocks: [Block; 3], lane: usize) -> [Block; 3] {
         let [a, b, c] = blocks;
         let blocks = [xor(a, halves[0]), xor(b, halves[0]), xor(c, halves[0])];
         match halves[..] {
-            [key] => encrypt_128::<false>(key, blocks),
-            [low, high] => encrypt_256::<false>([low, high], blocks),
+            [key] => encrypt_128::<false>(key, blocks, &mut Tags::none()),
+            [low, high] => encrypt_256::<false>([low, high], blocks, &mut Tags::none()),
             _ => panic!("a key of {} bytes", key.len()),
         }
     };
@@ -47,11 +47,23 @@ fn times_h(h: Block, a: Block, lane: usize) -> Block {
     // SAFETY: as in `spread`.
     unsafe {
         let reverse = constant(REVERSE);
-        let (h, a) = (double(shuffle(h, reverse)), shuffle(a, reverse));
-        let product = pick(shuffle(multiply(a, h), reverse), lane);
+        let begun = || {
+            let mut tags = Tags {
+                h,
+                hash: shuffle(a, reverse),
+                ..Tags::none()
+            };
+            tags.step(0);
+            tags
+        };
+        let result = |hash: Lanes| pick(shuffle(hash, reverse), lane);
+        let mut tags = begun();
+        (3..=5).for_each(|at| tags.step(at));
+        let product = result(xor(tags.hash, constant(LENGTHS)));
         if upper_only {
-            let short = pick(shuffle(multiply_upper(a, h), reverse), lane);
-            assert_eq!(short, product);
+            let mut short = begun();
+            (1..=2).for_each(|at| short.step(at));
+            assert_eq!(result(short.hash), product);
         }
         product
     }
