@@ -5,7 +5,7 @@ use crate::frames::{Size, Template, Turns};
 use crate::peer::{Batch, Peer, Sealed};
 use crate::setup::Setup;
 use pdmgate::crypto::Kernel;
-use pdmgate::dataplane::{BURST, Clock, Shared, View, Worker};
+use pdmgate::dataplane::{BURST, Clock, Fates, Shared, View, Worker};
 use pdmgate::dpdk;
 use pdmgate::flow::{Ageing, FlowTable, Reader};
 use pdmgate::telemetry::{Counter, Direction, Telemetry, Totals};
@@ -118,16 +118,30 @@ impl Default for Traffic {
 pub struct Lane<'s> {
     worker: Worker<'s>,
     burst: Vec<Slot>,
+    /// The worker's time, in cycles: it stands still while bursts are filled, or the budget for searches would be earned by time that no
+    /// packet is charged for.
+    now: u64,
 }
 
 impl<'s> Lane<'s> {
     /// Worker `index` of the appliance.
     pub fn new(shared: &'s Shared, index: usize) -> Result<Self> {
-        let worker = Worker::new(shared, index, 77 + index as u64, dpdk::cycles());
+        let now = dpdk::cycles();
+        let worker = Worker::new(shared, index, 77 + index as u64, now);
         Ok(Self {
             worker: worker.ok_or("no such worker")?,
             burst: (0..BURST).map(|_| Slot::new()).collect(),
+            now,
         })
+    }
+
+    /// Has the stages take the burst. Returns the cycles that they took.
+    fn turn(&mut self, stages: fn(&mut Worker<'s>, &mut [Slot], u64) -> Fates) -> u64 {
+        let start = dpdk::cycles();
+        stages(&mut self.worker, &mut self.burst, self.now);
+        let took = dpdk::cycles() - start;
+        self.now += took;
+        took
     }
 
     /// Gives it `bursts` bursts from inside. Returns the cycles that the stages took.
@@ -143,9 +157,7 @@ impl<'s> Lane<'s> {
                     (traffic.spoil)(frame);
                 }
             }
-            let start = dpdk::cycles();
-            self.worker.outbound(&mut self.burst, start);
-            cycles += dpdk::cycles() - start;
+            cycles += self.turn(Worker::outbound);
         }
         self.worker.quiesce();
         cycles
@@ -182,9 +194,7 @@ impl<'s> Lane<'s> {
                 (traffic.spoil)(frame);
             }
         }
-        let start = dpdk::cycles();
-        self.worker.inbound(&mut self.burst, start);
-        dpdk::cycles() - start
+        self.turn(Worker::inbound)
     }
 
     /// Says that no packet is in hand.
@@ -208,11 +218,8 @@ impl<'s> Lane<'s> {
         };
         let pause = hz / u64::from(searches) * 2 * BURST as u64;
         for _ in 0..bursts {
-            let next = dpdk::cycles() + pause;
             self.incoming(&Traffic::default(), peer, 1)?;
-            while dpdk::cycles() < next {
-                std::hint::spin_loop();
-            }
+            self.now += pause;
         }
         Ok(())
     }

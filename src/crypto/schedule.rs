@@ -51,14 +51,18 @@ pub(super) fn labeled_expand(
     info: &[u8],
     okm: &mut [u8],
 ) {
-    let length = (okm.len() as u16).to_be_bytes();
-    let info = [&length, VERSION, &suite.suite_id(), label, info];
     // `ring` expands, since where a processor has no instructions for SHA-256 its assembly is several times as fast as `sha2`; but it
     // does not give away what it extracts, so that is `hkdf`'s.
-    let okm_len = OkmLen(okm.len());
+    let prk = Prk::new_less_safe(HKDF_SHA256, prk);
+    expand(&prk, suite, label, info, okm);
+}
+
+/// [`labeled_expand`] of a key whose blocks are hashed already.
+fn expand(prk: &Prk, suite: &Suite, label: &[u8], info: &[u8], okm: &mut [u8]) {
+    let length = (okm.len() as u16).to_be_bytes();
+    let info = [&length, VERSION, &suite.suite_id(), label, info];
     // Both fail for an output longer than 255 blocks of 32; the longest is what IBC's scalar is made of, 48 bytes.
-    Prk::new_less_safe(HKDF_SHA256, prk)
-        .expand(&info, okm_len)
+    prk.expand(&info, OkmLen(okm.len()))
         .and_then(|expanded| expanded.fill(okm))
         .expect("at most 48 bytes are asked for, HKDF gives up to 8160");
 }
@@ -233,7 +237,7 @@ impl SharedSecret {
         let mut okm = [0; MAX_KEY_LEN + NONCE_LEN];
         let (key_len, info) = (suite.aead.key_len(), info.to_bytes());
         let used = &mut okm[..key_len + NONCE_LEN];
-        labeled_expand(self.bytes(), suite, b"pdmv2 session", &info, used);
+        expand(self.ready(), suite, b"pdmv2 session", &info, used);
         let (key, base_nonce) = used.split_at(key_len);
         let mut session = SessionKey {
             key: [0; 32],
