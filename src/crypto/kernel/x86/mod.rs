@@ -37,16 +37,16 @@ fn store(block: __m128i) -> [u8; 16] {
 #[inline]
 fn part<const AT: usize, const N: usize, const LEN: usize>(bytes: &[u8; LEN]) -> [u8; N] {
     const { assert!(AT + N <= LEN) };
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[AT..AT + N]);
-    part
+    bytes[AT..].first_chunk().copied().unwrap_or([0; N])
 }
 
 /// Writes `part` from `AT` on.
 #[inline]
 fn put<const AT: usize, const N: usize, const LEN: usize>(bytes: &mut [u8; LEN], part: [u8; N]) {
     const { assert!(AT + N <= LEN) };
-    bytes[AT..AT + N].copy_from_slice(&part);
+    if let Some(place) = bytes[AT..].first_chunk_mut() {
+        *place = part;
+    }
 }
 
 /// The jobs, `N` at a time; the last few are made as many by some of `spare` that nobody reads.
