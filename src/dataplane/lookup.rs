@@ -2,7 +2,7 @@
 //! says of its pair.
 
 use super::BURST;
-use super::classify::{Candidate, Candidates, Class, Whole};
+use super::classify::{Candidates, Class, Whole};
 use super::worker::Turn;
 use crate::crypto::Aead;
 use crate::flow::entry::Noted;
@@ -37,25 +37,46 @@ pub(super) struct Known<'p> {
     pub stats: &'p WorkerPairing,
 }
 
-/// Finds entries that are likely, and has them fetched.
+/// Finds entries that are likely, and has them fetched. Those that are not where most are come last, so that nobody waits for where they are.
 #[inline]
 pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Likely<'p> {
     let table = &turn.shared.table;
-    let likely = |c: &Candidate| {
+    let mut likely = Likely::new();
+    let mut elsewhere = ArrayVec::<u8, BURST>::new();
+    // There are at most as many as packets in a burst.
+    for (at, c) in candidates.all.iter().enumerate() {
         let entry = match c.class {
             Class::Done => None,
-            _ => table.likely(c.hash, turn.pin),
-        }?;
-        match turn.direction {
-            Direction::Out => entry.prefetch_outgoing(),
-            Direction::In => entry.prefetch_incoming(),
+            _ => {
+                let entry = table.likely(c.hash, turn.pin);
+                match entry {
+                    Some(entry) => turn.prefetch(entry),
+                    None => _ = elsewhere.try_push(at as u8),
+                }
+                entry
+            }
+        };
+        let _ = likely.try_push(entry);
+    }
+    for at in elsewhere {
+        let at = usize::from(at);
+        if let (Some(c), Some(likely)) = (candidates.all.get(at), likely.get_mut(at)) {
+            *likely = table.less_likely(c.hash, turn.pin);
+            likely.iter().for_each(|entry| turn.prefetch(entry));
         }
-        Some(entry)
-    };
-    candidates.all.iter().map(likely).collect()
+    }
+    likely
 }
 
 impl<'p> Turn<'p> {
+    #[inline]
+    fn prefetch(&self, entry: &Entry) {
+        match self.direction {
+            Direction::Out => entry.prefetch_outgoing(),
+            Direction::In => entry.prefetch_incoming(),
+        }
+    }
+
     /// The flow of a packet, if there is one, `likely` being what looks like it.
     #[inline]
     pub(super) fn find(&self, c: &Whole<'_>, likely: Option<&'p Entry>) -> Option<&'p Entry> {

@@ -14,7 +14,7 @@ use super::entry::{Entry, Name, Remembered, life};
 use super::floor::Floors;
 use super::free::{Free, Stack};
 use super::hash::TupleHasher;
-use super::index::{Index, NotInserted};
+use super::index::{Choice, Index, NotInserted};
 use super::memory::Memory;
 use super::places::Places;
 use super::quiescence::{Pin, Quiescence, Stamp};
@@ -128,15 +128,29 @@ impl FlowTable {
     /// Fetches what [`FlowTable::likely`] reads.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        self.index.prefetch(hash);
+        self.index.prefetch(hash, Choice::First);
     }
 
     /// An entry with this hash, which is nearly always the flow that [`FlowTable::find`] finds, though its name was not read yet: so it
-    /// can be fetched before it is.
+    /// can be fetched before it is. `None` where there is none in the one place where it mostly is; then what
+    /// [`FlowTable::less_likely`] reads is being fetched.
     #[inline]
     #[must_use]
     pub fn likely<'p>(&'p self, hash: u64, _pin: &'p Pin<'_>) -> Option<&'p Entry> {
-        self.entry(self.index.likely(hash)?)
+        match self.index.likely(hash, Choice::First) {
+            Some(number) => self.entry(number),
+            None => {
+                self.index.prefetch(hash, Choice::Second);
+                None
+            }
+        }
+    }
+
+    /// [`FlowTable::likely`] in the other place.
+    #[inline]
+    #[must_use]
+    pub fn less_likely<'p>(&'p self, hash: u64, _pin: &'p Pin<'_>) -> Option<&'p Entry> {
+        self.entry(self.index.likely(hash, Choice::Second)?)
     }
 
     #[inline]
