@@ -53,31 +53,31 @@ const WORKS: [Work; 5] = [
     Work {
         name: "outgoing",
         unit: "packet, marked and sealed",
-        bound: 1_270.0,
+        bound: 1_190.0,
         run: outgoing,
     },
     Work {
         name: "incoming",
         unit: "packet, sealed by a peer, opened, measured and stripped",
-        bound: 1_970.0,
+        bound: 1_870.0,
         run: incoming,
     },
     Work {
         name: "new-flow",
         unit: "packet, the first of its flow",
-        bound: 18_400.0,
+        bound: 13_600.0,
         run: new_flows,
     },
     Work {
         name: "seal",
         unit: "option",
-        bound: 258.0,
+        bound: 224.0,
         run: seal,
     },
     Work {
         name: "open",
         unit: "option",
-        bound: 258.0,
+        bound: 239.0,
         run: open,
     },
 ];

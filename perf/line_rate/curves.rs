@@ -290,9 +290,9 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
                 log_x: false,
                 curves: &[curve],
             },
-            why: "A forged option is tried with its flow's key in the batch like any other, then alone with each key that the flow holds, which costs as \
-                  much as a batch of four. Keys ahead are searched for under a budget of 200,000 derivations a second, which is used up at once. So \
-                  the curve rises with each forgery, to about twice an honest packet.",
+            why: "A forged option is tried with its flow's key in the batch like any other, then alone with each other key that the flow holds. Keys ahead \
+                  are searched for under a budget, of 200,000 derivations a second and of one for 32 packets of full bursts, which is used up \
+                  at once. So the curve jumps with the first forgeries by what the budget costs, and rises slowly with more of them.",
         },
     )
 }

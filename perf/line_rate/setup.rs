@@ -32,7 +32,7 @@ impl Default for Setup {
             flows: 1 << 17,
             aead: "aes-128-gcm",
             rotation: 32_767,
-            searches: 10_000_000,
+            searches: 100_000_000,
         }
     }
 }

@@ -39,10 +39,15 @@ impl Budget {
 
     /// To be called once a burst, or before a take.
     pub(super) fn refill(&mut self, rate: Rate, now: u64) {
+        self.refill_at_most(rate, now, u128::MAX);
+    }
+
+    /// [`Budget::refill`] that earns no more than `tokens`, times 2^32.
+    pub(super) fn refill_at_most(&mut self, rate: Rate, now: u64, tokens: u128) {
         let cycles = now.saturating_sub(self.refilled);
         self.refilled = now;
         let earned = u128::from(cycles) * u128::from(rate.per_cycle);
-        self.tokens = (self.tokens + earned).min(rate.most);
+        self.tokens = (self.tokens + earned.min(tokens)).min(rate.most);
     }
 
     /// Whether more than half of the most is there.
@@ -50,9 +55,9 @@ impl Budget {
         self.tokens > rate.most / 2
     }
 
-    /// Whether the next take is refused.
-    pub(super) fn is_used_up(&self) -> bool {
-        self.tokens < 1 << 32
+    /// Whether there are `tokens`, or half of the most if that is less.
+    pub(super) fn has(&self, tokens: u32, rate: Rate) -> bool {
+        self.tokens >= (u128::from(tokens) << 32).min(rate.most / 2)
     }
 
     pub(super) fn take(&mut self) -> bool {
@@ -160,6 +165,19 @@ mod tests {
         assert_eq!(spend(&mut b), 10);
         b.refill(rate, 90_000_000);
         assert_eq!(spend(&mut b), 100);
+    }
+
+    #[test]
+    fn earns_no_more_than_is_allowed() {
+        let rate = Rate::new(1_000, 1_000_000);
+        let mut b = Budget::full(rate, 0);
+        while b.take() {}
+        b.refill_at_most(rate, 50_000, 3 << 32);
+        assert!(b.has(3, rate) && !b.has(4, rate));
+        b.refill_at_most(rate, 52_010, 3 << 32);
+        assert!(b.has(5, rate) && !b.has(6, rate), "two in so many cycles");
+        b.refill(rate, u64::MAX);
+        assert!(b.has(1_000, rate), "more than it can hold");
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::snapshot::Route;
 use crate::telemetry::Counter;
 use crate::wire::Metrics;
 
+/// Keys after which a search mostly has found what there is to be found: a few indices of a few epochs.
+const USUAL_KEYS: u32 = 16;
+
 /// A packet in search of its key.
 pub(super) struct Search<'a, 'p> {
     pub candidate: &'a Whole<'a>,
@@ -115,8 +118,8 @@ fn ahead(
     s: &Search<'_, '_>,
     entry: Option<&Entry>,
 ) -> Result<Hit, Counter> {
-    // Before anything is looked up for a search that cannot begin.
-    if tools.search.is_used_up() {
+    // Before anything is looked up for a search that could not be brought to its end, which would use up what the next one needs.
+    if !tools.search.has(USUAL_KEYS, tools.search_rate) {
         return Err(Counter::FailedOpenSearchBudget);
     }
     let snapshot = &turn.view.snapshot;

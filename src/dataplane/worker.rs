@@ -1,5 +1,6 @@
 //! One worker: its own counters, budgets and random numbers, and the two ways through the stages.
 
+use super::BURST;
 use super::fate::Fates;
 use super::rate::{Budget, Noted, Rate, Throttles};
 use super::shared::{Shared, View};
@@ -48,6 +49,10 @@ pub(super) struct Turn<'p> {
 
 /// Packet Too Big messages a second, as routers limit them (RFC 4443 section 2.4 (f)).
 const ICMP_PER_SECOND: u32 = 1_000;
+
+/// Packets of a long burst that earn the search one key, whatever time has passed. Long bursts tell that a worker is behind, and a search takes it
+/// as long as a dozen packets for each key; so of a worker that gets nothing but forged options the keys take less than a third.
+const PACKETS_A_KEY: u128 = 32;
 
 impl<'s> Worker<'s> {
     /// Worker `index` of those that `shared` was made for, with a seed of its own for numbers that need no secrecy; `None` if
@@ -115,7 +120,13 @@ impl<'s> Worker<'s> {
             tools.serial = view.snapshot.serial;
             tools.search_rate = search_rate(self.shared, view);
         }
-        tools.search.refill(tools.search_rate, now);
+        if direction == Direction::In {
+            let most = match burst.len() {
+                packets if packets < BURST / 2 => u128::MAX,
+                packets => ((packets as u128) << 32) / PACKETS_A_KEY,
+            };
+            tools.search.refill_at_most(tools.search_rate, now, most);
+        }
         tools.icmp.refill(tools.icmp_rate, now);
         let turn = Turn {
             shared: self.shared,
