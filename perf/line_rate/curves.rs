@@ -291,7 +291,7 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
                 curves: &[curve],
             },
             why: "A forged option is tried with its flow's key in the batch like any other, then alone with each other key that the flow holds. Keys ahead \
-                  are searched for under a budget, of 200,000 derivations a second and of one for 32 packets of full bursts, which is used up \
+                  are searched for under a budget, of 200,000 derivations a second and of one for 32 packets while no poll is empty, which is used up \
                   at once. So the curve jumps with the first forgeries by what the budget costs, and rises slowly with more of them.",
         },
     )

@@ -262,7 +262,7 @@ pub struct Receiver {
     /// Key indices tried ahead of the last known one. 1 to 1024, default 16.
     pub kri_window: Whole<u16, 1, 1024>,
     /// Keys that one worker may derive for the search, a second, so that forged packets buy no work. 100 to 100000000, default 200000.
-    /// A worker that is behind derives no more than one for 32 packets besides.
+    /// A worker that does not keep up derives no more than one for 32 packets besides.
     pub search_per_second: Whole<u32, 100, 100_000_000>,
 }
 

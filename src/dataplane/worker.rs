@@ -1,6 +1,5 @@
 //! One worker: its own counters, budgets and random numbers, and the two ways through the stages.
 
-use super::BURST;
 use super::fate::Fates;
 use super::rate::{Budget, Noted, Rate, Throttles};
 use super::shared::{Shared, View};
@@ -18,6 +17,8 @@ pub struct Worker<'s> {
     reader: Reader<'s>,
     counters: &'s WorkerCounters,
     tools: Tools,
+    /// Whether a poll has found nothing since the last burst from outside.
+    keeps_up: bool,
 }
 
 /// What a worker's stages change.
@@ -50,8 +51,8 @@ pub(super) struct Turn<'p> {
 /// Packet Too Big messages a second, as routers limit them (RFC 4443 section 2.4 (f)).
 const ICMP_PER_SECOND: u32 = 1_000;
 
-/// Packets of a long burst that earn the search one key, whatever time has passed. Long bursts tell that a worker is behind, and a search takes it
-/// as long as a dozen packets for each key; so of a worker that gets nothing but forged options the keys take less than a third.
+/// Packets that earn the search one key while a worker does not keep up, whatever time has passed. A search takes as long as a dozen packets for
+/// each key, so of a worker that gets nothing but forged options the keys take less than a third.
 const PACKETS_A_KEY: u128 = 32;
 
 impl<'s> Worker<'s> {
@@ -81,6 +82,7 @@ impl<'s> Worker<'s> {
                 throttles: Throttles::default(),
                 awaited: Noted::default(),
             },
+            keeps_up: true,
         })
     }
 
@@ -121,10 +123,9 @@ impl<'s> Worker<'s> {
             tools.search_rate = search_rate(self.shared, view);
         }
         if direction == Direction::In {
-            let most = match burst.len() {
-                packets if packets < BURST / 2 => u128::MAX,
-                packets => ((packets as u128) << 32) / PACKETS_A_KEY,
-            };
+            let by_packets = ((burst.len() as u128) << 32) / PACKETS_A_KEY;
+            let most = if self.keeps_up { u128::MAX } else { by_packets };
+            self.keeps_up = false;
             tools.search.refill_at_most(tools.search_rate, now, most);
         }
         tools.icmp.refill(tools.icmp_rate, now);
@@ -152,6 +153,7 @@ impl<'s> Worker<'s> {
 
     /// Says that the worker holds nothing from before, in a poll that found no packet.
     pub fn quiesce(&mut self) {
+        self.keeps_up = true;
         self.reader.pin();
     }
 
