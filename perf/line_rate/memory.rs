@@ -159,7 +159,7 @@ impl<'s> Lane<'s> {
             }
             cycles += self.turn(Worker::outbound);
         }
-        self.worker.quiesce();
+        self.worker.rest();
         cycles
     }
 
@@ -175,7 +175,7 @@ impl<'s> Lane<'s> {
                 cycles += self.incoming_burst(traffic, &templates, &mut turns, options);
             }
         }
-        self.worker.quiesce();
+        self.worker.rest();
         Ok(cycles)
     }
 
