@@ -8,6 +8,7 @@ pub mod decode;
 pub mod dpdk;
 pub mod flow;
 pub mod manage;
+mod prefetch;
 pub mod registration;
 pub mod snapshot;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use std::slice;
 use arrayvec::ArrayVec;
 
 use super::ffi;
+use crate::prefetch::prefetch_line;
 use crate::wire::{NoHeadroom, NoTailroom, PacketBuf};
 
 /// The largest burst, in packets.
@@ -59,7 +60,7 @@ impl Mbuf {
     /// Fetches what DPDK notes of the packet, which every other method reads.
     #[inline]
     pub(super) fn prefetch_header(&self) {
-        prefetch(self.0.as_ptr().cast());
+        prefetch_line(self.0.as_ptr().cast());
     }
 
     /// Whether all of the packet is in [`PacketBuf::data`].
@@ -155,26 +156,13 @@ impl PacketBuf for Mbuf {
             start.wrapping_add(CACHE_LINE),
             start.wrapping_sub(CACHE_LINE),
         ] {
-            prefetch(line);
+            prefetch_line(line);
         }
     }
 }
 
 /// Bytes of a cache line.
 const CACHE_LINE: usize = 64;
-
-/// Fetches a cache line; any address will do.
-#[inline]
-fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that the program can see, and ignores an address that is none.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
 
 impl Drop for Mbuf {
     #[inline]

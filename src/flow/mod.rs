@@ -44,12 +44,5 @@ pub use table::{Ageing, FlowTable, NoFlow};
 
 /// Fetches the first cache line of a value that will be read soon.
 pub(crate) fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that the program can see, and the address is that of a live value.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    crate::prefetch::prefetch_line(std::ptr::from_ref(value).cast());
 }
