@@ -9,6 +9,25 @@ use ring::hkdf::{HKDF_SHA256, Prk};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+/// Shows nothing but the name, and compares in constant time.
+macro_rules! told_by_name {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.expose().ct_eq(other.expose()).into()
+            }
+        }
+
+        impl Eq for $name {}
+    };
+}
+
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident) => {
         secret!($(#[$doc])* $name: 32);
@@ -37,19 +56,7 @@ macro_rules! secret {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(stringify!($name))
-            }
-        }
-
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                self.0.ct_eq(&other.0).into()
-            }
-        }
-
-        impl Eq for $name {}
+        told_by_name!($name);
     };
 }
 
@@ -118,19 +125,7 @@ impl Drop for SharedSecret {
     }
 }
 
-impl fmt::Debug for SharedSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedSecret")
-    }
-}
-
-impl PartialEq for SharedSecret {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes.ct_eq(&other.bytes).into()
-    }
-}
-
-impl Eq for SharedSecret {}
+told_by_name!(SharedSecret);
 
 /// TrustedServers: the client's secret is the shared one.
 impl From<PairClientSecret> for SharedSecret {
