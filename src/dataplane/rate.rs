@@ -39,15 +39,20 @@ impl Budget {
 
     /// To be called once a burst, or before a take.
     pub(super) fn refill(&mut self, rate: Rate, now: u64) {
-        self.refill_at_most(rate, now, u128::MAX);
+        self.earn(rate, now, u128::MAX);
     }
 
-    /// [`Budget::refill`] that earns no more than `tokens`, times 2^32.
-    pub(super) fn refill_at_most(&mut self, rate: Rate, now: u64, tokens: u128) {
+    /// [`Budget::refill`] that earns no more than a token for each `a_token` of so many packets.
+    pub(super) fn refill_by(&mut self, rate: Rate, now: u64, packets: usize, a_token: u32) {
+        self.earn(rate, now, ((packets as u128) << 32) / u128::from(a_token));
+    }
+
+    #[inline]
+    fn earn(&mut self, rate: Rate, now: u64, most: u128) {
         let cycles = now.saturating_sub(self.refilled);
         self.refilled = now;
         let earned = u128::from(cycles) * u128::from(rate.per_cycle);
-        self.tokens = (self.tokens + earned.min(tokens)).min(rate.most);
+        self.tokens = (self.tokens + earned.min(most)).min(rate.most);
     }
 
     /// Whether more than half of the most is there.
@@ -172,9 +177,9 @@ mod tests {
         let rate = Rate::new(1_000, 1_000_000);
         let mut b = Budget::full(rate, 0);
         while b.take() {}
-        b.refill_at_most(rate, 50_000, 3 << 32);
+        b.refill_by(rate, 50_000, 96, 32);
         assert!(b.has(3, rate) && !b.has(4, rate));
-        b.refill_at_most(rate, 52_010, 3 << 32);
+        b.refill_by(rate, 52_010, 96, 32);
         assert!(b.has(5, rate) && !b.has(6, rate), "two in so many cycles");
         b.refill(rate, u64::MAX);
         assert!(b.has(1_000, rate), "more than it can hold");

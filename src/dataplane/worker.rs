@@ -53,7 +53,7 @@ const ICMP_PER_SECOND: u32 = 1_000;
 
 /// Packets that earn the search one key while a worker does not keep up, whatever time has passed. A search takes as long as a dozen packets for
 /// each key, so of a worker that gets nothing but forged options the keys take less than a third.
-const PACKETS_A_KEY: u128 = 32;
+const PACKETS_A_KEY: u32 = 32;
 
 impl<'s> Worker<'s> {
     /// Worker `index` of those that `shared` was made for, with a seed of its own for numbers that need no secrecy; `None` if
@@ -123,10 +123,13 @@ impl<'s> Worker<'s> {
             tools.search_rate = search_rate(self.shared, view);
         }
         if direction == Direction::In {
-            let by_packets = ((burst.len() as u128) << 32) / PACKETS_A_KEY;
-            let most = if self.keeps_up { u128::MAX } else { by_packets };
+            let (search, rate) = (&mut tools.search, tools.search_rate);
+            if self.keeps_up {
+                search.refill(rate, now);
+            } else {
+                search.refill_by(rate, now, burst.len(), PACKETS_A_KEY);
+            }
             self.keeps_up = false;
-            tools.search.refill_at_most(tools.search_rate, now, most);
         }
         tools.icmp.refill(tools.icmp_rate, now);
         let turn = Turn {
