@@ -6,7 +6,11 @@
 
 #![allow(unsafe_code)]
 
-use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob, SessionInfo, SharedSecret, Suite};
+#[path = "line_rate/options.rs"]
+mod options;
+
+use options::Options;
+use pdmgate::crypto::{Aead, Kernel, SessionInfo, SharedSecret, Suite};
 use pdmgate::wire::FiveTuple;
 use ring::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
 use std::hint::black_box;
@@ -30,55 +34,6 @@ fn tsc() -> u64 {
     return unsafe { core::arch::x86_64::_rdtsc() };
     #[cfg(not(target_arch = "x86_64"))]
     0
-}
-
-/// Pseudorandom bytes, the same each time.
-struct Bytes(u64);
-
-impl Bytes {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        [(); N].map(|()| {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 56) as u8
-        })
-    }
-}
-
-struct Burst {
-    keys: Vec<[u8; 32]>,
-    nonces: Vec<[u8; 12]>,
-    options: Vec<[u8; 36]>,
-}
-
-impl Burst {
-    fn new() -> Self {
-        let mut bytes = Bytes(1);
-        Self {
-            keys: (0..BURST).map(|_| bytes.take()).collect(),
-            nonces: (0..BURST).map(|_| bytes.take()).collect(),
-            options: (0..BURST).map(|_| bytes.take()).collect(),
-        }
-    }
-
-    fn seal_jobs(&mut self) -> Vec<SealJob<'_>> {
-        let (keys, nonces) = (&self.keys, &self.nonces);
-        let jobs = keys.iter().zip(nonces).zip(&mut self.options);
-        jobs.map(|((key, base_nonce), option)| SealJob {
-            key,
-            base_nonce,
-            option,
-        })
-        .collect()
-    }
-
-    fn open_jobs(&self) -> Vec<OpenJob<'_>> {
-        let jobs = self.keys.iter().zip(&self.nonces).zip(&self.options);
-        jobs.map(|((key, nonce), option)| OpenJob::new(key, nonce, option))
-            .collect()
-    }
 }
 
 /// One line of the table: a name, and what does one run of it.
@@ -122,14 +77,14 @@ impl Line {
 }
 
 fn kernel_lines(aead: Aead, kernel: Kernel) -> [Line; 2] {
-    let mut burst = Burst::new();
+    let mut burst = Options::new(BURST);
     let seal = move || {
         let mut jobs = burst.seal_jobs();
         for _ in 0..BURSTS {
             kernel.seal(aead, black_box(&mut jobs));
         }
     };
-    let mut burst = Burst::new();
+    let mut burst = Options::new(BURST);
     kernel.seal(aead, &mut burst.seal_jobs());
     let open = move || {
         let mut jobs = burst.open_jobs();
@@ -159,7 +114,7 @@ fn ring_key(aead: Aead, key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(key.expect("the key has the algorithm's length"))
 }
 
-fn ring_seal(keys: &[LessSafeKey], burst: &mut Burst) {
+fn ring_seal(keys: &[LessSafeKey], burst: &mut Options) {
     for ((key, nonce), option) in keys.iter().zip(&burst.nonces).zip(&mut burst.options) {
         let (header, rest) = option.split_at_mut(6);
         let (text, tag) = rest.split_at_mut(14);
@@ -169,7 +124,7 @@ fn ring_seal(keys: &[LessSafeKey], burst: &mut Burst) {
     }
 }
 
-fn ring_open(keys: &[LessSafeKey], burst: &Burst) {
+fn ring_open(keys: &[LessSafeKey], burst: &Options) {
     for ((key, nonce), option) in keys.iter().zip(&burst.nonces).zip(&burst.options) {
         let (header, rest) = option.split_at(6);
         let mut text: [u8; 30] = rest.try_into().expect("30 bytes are behind the header");
@@ -180,7 +135,7 @@ fn ring_open(keys: &[LessSafeKey], burst: &Burst) {
 }
 
 fn ring_lines(aead: Aead) -> [Line; 2] {
-    let (mut burst, mut sealed) = (Burst::new(), Burst::new());
+    let (mut burst, mut sealed) = (Options::new(BURST), Options::new(BURST));
     let keys: Vec<_> = burst.keys.iter().map(|key| ring_key(aead, key)).collect();
     let opening_keys = keys.clone();
     ring_seal(&keys, &mut sealed);

@@ -197,11 +197,6 @@ impl<'s> Lane<'s> {
         self.turn(Worker::inbound)
     }
 
-    /// Says that no packet is in hand.
-    pub fn rest(&mut self) {
-        self.worker.rest();
-    }
-
     /// Makes `flows` flows: keys are derived for what goes out, and found for what comes in if there is a peer. At a pace that leaves the
     /// budget for searches at its half.
     pub fn warm(
@@ -219,6 +214,7 @@ impl<'s> Lane<'s> {
         let pause = hz / u64::from(searches) * 2 * BURST as u64;
         for _ in 0..bursts {
             self.incoming(&Traffic::default(), peer, 1)?;
+            self.worker.quiesce();
             self.now += pause;
         }
         Ok(())

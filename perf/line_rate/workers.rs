@@ -73,7 +73,6 @@ fn round(shared: &Shared, cores: &[usize], bursts: usize) -> Result<f64> {
                     };
                     together.wait();
                     let cycles = lane.outgoing(&Traffic::default(), &mut turns, bursts);
-                    lane.rest();
                     Ok((bursts * BURST) as f64 / cycles as f64)
                 })
             })
@@ -117,7 +116,6 @@ pub fn new_flows(bench: &Bench, report: &mut Report) -> Result<()> {
         if round > 0 {
             rates.push(flows as f64 * hz as f64 / cycles as f64);
         }
-        lane.rest();
         let reader = shared.quiescence.reader(shared.management_reader());
         memory::forget(&shared.table, &mut reader.ok_or("no reader")?)?;
     }
