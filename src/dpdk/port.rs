@@ -130,6 +130,10 @@ pub struct OpenPort {
     pub tx: Vec<TxQueue>,
 }
 
+/// Its sockets hear every interface of the machine between their making and being bound to one. Forwarding what they heard would
+/// return frames to where they came from, and make bridges look for the senders on the wrong side.
+const AF_PACKET: &str = "net_af_packet";
+
 /// The ports that are open. Held while one is opened or closed, as DPDK wants these serialised.
 static OPEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
@@ -158,6 +162,8 @@ impl Drop for Opened {
 
 impl Port {
     /// Finds the device, sets it up with `config.queues` queues in each direction that receive into `pool`, and starts it.
+    ///
+    /// What a driver received before it listened to the device alone is discarded.
     ///
     /// Offloads stay off: no VLAN stripping, no checksums, no coalescing, no scattering. What a driver can do without
     /// (MTU, promiscuous mode, RSS) is logged when it refuses, and no error.
@@ -202,6 +208,9 @@ impl Port {
             let name = unsafe { CStr::from_ptr(info.driver_name) };
             name.to_string_lossy().into_owned()
         };
+        if driver == AF_PACKET {
+            rx.iter_mut().for_each(RxQueue::discard);
+        }
         let port = Self {
             mac: mac(opened.id),
             opened,

@@ -21,6 +21,9 @@ pub struct TxQueue {
     queue: u16,
 }
 
+/// No receive queue holds more packets: numbers of descriptors are of 16 bits.
+const MOST_HELD: usize = 1 << 16;
+
 impl RxQueue {
     /// # Safety
     /// `port` is started and has the receive queue `queue`, for which there is no other handle.
@@ -47,6 +50,19 @@ impl RxQueue {
         // A ring hands over what another core wrote last.
         burst.iter().skip(held).for_each(Mbuf::prefetch_header);
         received
+    }
+
+    /// Frees what has arrived up to now. Where packets arrive as fast as they are freed, it ends all the same, having freed more
+    /// than a queue holds.
+    pub(super) fn discard(&mut self) {
+        let mut burst = Burst::new();
+        for _ in 0..MOST_HELD / BURST {
+            let received = self.burst(&mut burst);
+            burst.clear();
+            if received < BURST {
+                break;
+            }
+        }
     }
 }
 
