@@ -5,11 +5,12 @@
 //! Logical cores are numbered by their role, 0 for management and 1 … n for the workers, and mapped to CPU cores, so that
 //! several may share a core on small machines.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Weak, mpsc};
 
 use thiserror::Error;
 
@@ -90,6 +91,8 @@ pub enum LaunchError {
 /// EAL, running. It stays with the thread that started it; dropping it waits until all workers are done.
 #[derive(Debug)]
 pub struct Eal {
+    /// What lives as long as the work that each worker was given last.
+    given: RefCell<Vec<Weak<()>>>,
     workers: usize,
     hugepages: bool,
     /// DPDK's main core is a thread: neither sent nor shared.
@@ -132,6 +135,7 @@ impl Eal {
             return Err(failed(Errno::last()));
         }
         Ok(Self {
+            given: RefCell::new(vec![Weak::new(); workers]),
             workers,
             hugepages,
             _main_thread: PhantomData,
@@ -165,19 +169,29 @@ impl Eal {
     where
         F: FnOnce() + Send + 'static,
     {
-        if worker >= self.workers {
-            return Err(LaunchError::NoSuchWorker {
-                worker,
-                workers: self.workers,
-            });
+        let mut given = self.given.borrow_mut();
+        let given = given.get_mut(worker).ok_or(LaunchError::NoSuchWorker {
+            worker,
+            workers: self.workers,
+        })?;
+        if given.strong_count() > 0 {
+            return Err(LaunchError::Busy { worker });
         }
-        let (alive, done) = mpsc::channel::<Infallible>();
+        // SAFETY: the lcore exists (checked above), and this is the main thread, which `Eal` cannot leave. What it was given is done,
+        // so this waits for the few instructions that DPDK has behind it.
+        unsafe { ffi::rte_eal_wait_lcore(lcore(worker)) };
+        let token = Arc::new(());
+        *given = Arc::downgrade(&token);
+        let (done, is_done) = mpsc::channel::<Infallible>();
         let job = Box::into_raw(Box::new(Job {
             work,
-            _alive: alive,
+            _alive: Alive {
+                _token: token,
+                _done: done,
+            },
         }));
-        // SAFETY: the lcore exists (checked above), and this is the main thread, which `Eal` cannot leave. `run::<F>` is the
-        // function that knows what `job` points to, and calls for no more than that.
+        // SAFETY: the lcore and the thread are as above. `run::<F>` is the function that knows what `job` points to, and calls for no
+        // more than that.
         let refused = unsafe {
             ffi::rte_eal_remote_launch(Some(run::<F>), job.cast::<c_void>(), lcore(worker))
         };
@@ -186,7 +200,7 @@ impl Eal {
             drop(unsafe { Box::from_raw(job) });
             return Err(LaunchError::Busy { worker });
         }
-        Ok(Worker { done })
+        Ok(Worker { done: is_done })
     }
 }
 
@@ -222,7 +236,13 @@ impl Worker {
 
 struct Job<F> {
     work: F,
-    _alive: mpsc::Sender<Infallible>,
+    _alive: Alive,
+}
+
+/// Dropped when the work is done; the token first, so that the worker takes new work from whoever hears that it is done.
+struct Alive {
+    _token: Arc<()>,
+    _done: mpsc::Sender<Infallible>,
 }
 
 /// Runs on the worker's lcore. A panic cannot leave an `extern "C"` function: it aborts.
