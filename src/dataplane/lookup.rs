@@ -9,7 +9,7 @@ use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
 use crate::snapshot::{Mode, Pairing, Protection, Route};
 use crate::telemetry::{Counter, Direction, WorkerPairing};
-use crate::wire::{self, PacketBuf};
+use crate::wire::{self, Common, FiveTuple, PacketBuf};
 use arrayvec::ArrayVec;
 
 /// For each candidate an entry that is nearly always its flow's: its name has yet to be read.
@@ -118,7 +118,7 @@ impl<'p> Turn<'p> {
         // Only a pair that is protected and served was noted.
         match entry.and_then(|e| e.route(self.view.snapshot.serial)) {
             Some(noted) => self.pair_of(noted.remote, noted.settled, None),
-            None => self.resolve(c),
+            None => self.resolve(&self.outgoing(&c.packet.tuple)),
         }
     }
 
@@ -141,10 +141,16 @@ impl<'p> Turn<'p> {
         })
     }
 
+    /// Why a common packet without a flow passes, if it is of no pair that is protected and served.
+    #[inline]
+    pub(super) fn why_passes(&self, frame: &[u8], common: Common) -> Option<Counter> {
+        self.resolve(&self.outgoing(&common.tuple(frame)?)).err()
+    }
+
+    /// The pair of a flow with this name, by the lists.
     #[inline(never)]
-    fn resolve(&self, c: &Whole<'_>) -> Result<Pair<'p>, Counter> {
+    fn resolve(&self, tuple: &FiveTuple) -> Result<Pair<'p>, Counter> {
         let snapshot = &self.view.snapshot;
-        let tuple = self.outgoing(&c.packet.tuple);
         let route = snapshot.resolve(&tuple.src, &tuple.dst);
         let route = route.ok_or(Counter::PassedNoMatch)?;
         let pair = self.pair_of(route.remote, false, Some(route))?;

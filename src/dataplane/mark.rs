@@ -41,11 +41,15 @@ pub(super) fn mark<'p, B: PacketBuf>(
     let mut known = None;
     let packets = burst.iter_mut().zip(&candidates.all).zip(likely);
     for (at, ((buf, c), likely)) in packets.enumerate() {
-        let settled = match (c.class, *likely) {
+        let mark = match (c.class, *likely) {
             (Class::Common(common), Some(entry)) => settled(turn, &mut known, buf, common, entry),
+            (Class::Common(common), None) => turn.why_passes(buf.data(), common).map(|reason| {
+                turn.count(reason);
+                Mark::None
+            }),
             _ => None,
         };
-        let mark = settled.unwrap_or_else(|| {
+        let mark = mark.unwrap_or_else(|| {
             let mut of_common = None;
             let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
                 return Mark::None;

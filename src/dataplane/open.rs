@@ -64,6 +64,13 @@ pub(super) fn open<'p, B: PacketBuf>(
             stripped += 1;
             continue;
         }
+        if let (Class::Common(common), None) = (c.class, likely)
+            && !common.is_marked()
+        {
+            let reason = turn.why_passes(buf.data(), common);
+            turn.count(reason.unwrap_or(Counter::PassedNotMarked));
+            continue;
+        }
         let mut of_common = None;
         let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
             continue;

@@ -174,7 +174,12 @@ impl Snapshot {
     /// searches, and a walk over the pairings that have entries there.
     #[must_use]
     pub fn resolve(&self, local: &[u8; 16], remote: &[u8; 16]) -> Option<Route> {
-        let (mut locals, mut remotes) = (self.ranges.at(local), self.ranges.at(remote));
+        // Most packets that no pairing concerns are told by the far end alone.
+        let mut remotes = self.ranges.at(remote);
+        if remotes.is_empty() {
+            return None;
+        }
+        let mut locals = self.ranges.at(local);
         while let ([near, locals_left @ ..], [far, remotes_left @ ..]) = (locals, remotes) {
             if near.pairing < far.pairing {
                 locals = locals_left;

@@ -58,9 +58,6 @@ fn what_is_not_marked_passes_as_it_is_and_is_counted_for_its_reason() {
         for direction in Direction::ALL {
             let before = gate.count(direction, reason);
             let (fate, after) = fate(&mut gate, direction, &packet);
-            if direction == Direction::In && reason == Counter::PassedNoMatch {
-                continue;
-            }
             assert_eq!((fate, &after), (Fate::Forward, &packet), "{reason:?}");
             assert_eq!(
                 gate.count(direction, reason),
@@ -68,6 +65,16 @@ fn what_is_not_marked_passes_as_it_is_and_is_counted_for_its_reason() {
                 "{reason:?} {direction:?}"
             );
         }
+    }
+    for (tuple, reason) in [
+        (stranger.reversed(), Counter::PassedNoMatch),
+        (tuple(0).reversed(), Counter::PassedNotMarked),
+    ] {
+        let packet = datagram(&tuple, 0);
+        let before = gate.count(Direction::In, reason);
+        let result = fate(&mut gate, Direction::In, &packet);
+        assert_eq!(result, (Fate::Forward, packet));
+        assert_eq!(gate.count(Direction::In, reason), before + 1, "{reason:?}");
     }
     assert!(gate.shared.table.is_empty(), "none of these makes a flow");
 }
