@@ -135,7 +135,7 @@ impl Eal {
             return Err(failed(Errno::last()));
         }
         Ok(Self {
-            given: RefCell::new(vec![Weak::new(); workers]),
+            given: RefCell::new((0..workers).map(|_| Weak::new()).collect()),
             workers,
             hugepages,
             _main_thread: PhantomData,
