@@ -251,7 +251,16 @@ pub fn udp_send(options: &UdpSend) -> io::Result<()> {
             thread::sleep(early);
         }
         payload(number, &mut bytes);
-        socket.send(&bytes)?;
+        match socket.send(&bytes) {
+            // Said of a datagram before this one: the network was not there for a while, or the receiver has had enough. Who counts what
+            // arrived finds out.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::HostUnreachable | io::ErrorKind::ConnectionRefused
+                ) => {}
+            sent => _ = sent?,
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
     let echoes = echoes.join().unwrap_or(0);
