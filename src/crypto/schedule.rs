@@ -28,8 +28,10 @@ const VERSION: &[u8] = b"HPKE-v1";
 const NONCE_LEN: usize = 12;
 /// The longest `Nk`.
 const MAX_KEY_LEN: usize = 32;
-/// The length of what a session key is bound to, [`SessionInfo`] in bytes.
-const SESSION_INFO_LEN: usize = 49;
+/// The label of session keys.
+const SESSION: &[u8; 13] = b"pdmv2 session";
+/// The length of what a session key is bound to: a length, version, suite and label, then [`SessionInfo`].
+const SESSION_INFO_LEN: usize = 32 + 49;
 
 /// RFC 9180's `LabeledExtract(salt, label, ikm)`.
 pub(super) fn labeled_extract(suite: &Suite, salt: &[u8], label: &[u8], ikm: &[u8]) -> [u8; 32] {
@@ -54,15 +56,18 @@ pub(super) fn labeled_expand(
     // `ring` expands, since where a processor has no instructions for SHA-256 its assembly is several times as fast as `sha2`; but it
     // does not give away what it extracts, so that is `hkdf`'s.
     let prk = Prk::new_less_safe(HKDF_SHA256, prk);
-    expand(&prk, suite, label, info, okm);
+    let length = (okm.len() as u16).to_be_bytes();
+    expand(
+        &prk,
+        &[&length, VERSION, &suite.suite_id(), label, info],
+        okm,
+    );
 }
 
-/// [`labeled_expand`] of a key whose blocks are hashed already.
-fn expand(prk: &Prk, suite: &Suite, label: &[u8], info: &[u8], okm: &mut [u8]) {
-    let length = (okm.len() as u16).to_be_bytes();
-    let info = [&length, VERSION, &suite.suite_id(), label, info];
+/// HKDF-Expand of a key whose blocks are hashed already.
+fn expand(prk: &Prk, info: &[&[u8]], okm: &mut [u8]) {
     // Both fail for an output longer than 255 blocks of 32; the longest is what IBC's scalar is made of, 48 bytes.
-    prk.expand(&info, OkmLen(okm.len()))
+    prk.expand(info, OkmLen(okm.len()))
         .and_then(|expanded| expanded.fill(okm))
         .expect("at most 48 bytes are asked for, HKDF gives up to 8160");
 }
@@ -194,23 +199,22 @@ pub struct SessionInfo<'a> {
 }
 
 impl SessionInfo<'_> {
-    /// The generations, the tuple and Kri as the key schedule concatenates them.
-    fn to_bytes(self) -> [u8; SESSION_INFO_LEN] {
+    /// All that `LabeledExpand` to `length` bytes takes in, in one piece: each piece would be hashed by itself.
+    fn labeled(self, suite: &Suite, length: usize) -> [u8; SESSION_INFO_LEN] {
         let tuple = self.tuple;
-        let parts: [&[u8]; 8] = [
-            &self.src_generation.to_be_bytes(),
-            &self.dst_generation.to_be_bytes(),
-            &tuple.src,
-            &tuple.dst,
-            &tuple.sport.to_be_bytes(),
-            &tuple.dport.to_be_bytes(),
-            &[tuple.protocol],
-            &self.kri.to_be_bytes(),
-        ];
         let mut info = [0; SESSION_INFO_LEN];
-        for (byte, value) in info.iter_mut().zip(parts.into_iter().flatten()) {
-            *byte = *value;
-        }
+        info[..2].copy_from_slice(&(length as u16).to_be_bytes());
+        info[2..9].copy_from_slice(VERSION);
+        info[9..19].copy_from_slice(&suite.suite_id());
+        info[19..32].copy_from_slice(SESSION);
+        info[32..36].copy_from_slice(&self.src_generation.to_be_bytes());
+        info[36..40].copy_from_slice(&self.dst_generation.to_be_bytes());
+        info[40..56].copy_from_slice(&tuple.src);
+        info[56..72].copy_from_slice(&tuple.dst);
+        info[72..74].copy_from_slice(&tuple.sport.to_be_bytes());
+        info[74..76].copy_from_slice(&tuple.dport.to_be_bytes());
+        info[76] = tuple.protocol;
+        info[77..].copy_from_slice(&self.kri.to_be_bytes());
         info
     }
 }
@@ -235,9 +239,9 @@ impl SharedSecret {
     #[must_use]
     pub fn session_key(&self, suite: &Suite, info: &SessionInfo<'_>) -> SessionKey {
         let mut okm = [0; MAX_KEY_LEN + NONCE_LEN];
-        let (key_len, info) = (suite.aead.key_len(), info.to_bytes());
+        let key_len = suite.aead.key_len();
         let used = &mut okm[..key_len + NONCE_LEN];
-        expand(self.ready(), suite, b"pdmv2 session", &info, used);
+        expand(self.ready(), &[&info.labeled(suite, used.len())], used);
         let (key, base_nonce) = used.split_at(key_len);
         let mut session = SessionKey {
             key: [0; 32],

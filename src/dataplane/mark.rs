@@ -12,6 +12,7 @@ use super::pointers::is_link_local;
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
 use crate::flow::entry::Noted;
+use crate::flow::floor::FloorCells;
 use crate::flow::outgoing::{Need, Number, OutKey};
 use crate::flow::{self, Entry, Epoch, FlowTable};
 use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
@@ -207,7 +208,11 @@ fn epoch_of(
         Protection::Clear if snapshot.marks_in_clear(&route) => Ok(None),
         Protection::Clear => Err(Counter::PassedKeyAwaited),
         Protection::Sealed => match snapshot.sealing(&route) {
-            Ok(epoch) => Ok(Some((route, epoch))),
+            Ok(epoch) => {
+                // There is time until its first key.
+                floor(turn, c, pair, &epoch).inspect(FloorCells::prefetch);
+                Ok(Some((route, epoch)))
+            }
             Err(NotSealing::NotYet) => Err(Counter::PassedKeyAwaited),
             Err(NotSealing::Awaited(awaited)) => {
                 turn.await_key(tools, awaited);
@@ -215,6 +220,20 @@ fn epoch_of(
             }
         },
     }
+}
+
+/// Where the Kri of a flow may start in an epoch.
+fn floor<'t>(
+    turn: &'t Turn<'_>,
+    c: &Whole<'_>,
+    pair: &Pair<'_>,
+    epoch: &Epoch,
+) -> Option<FloorCells<'t>> {
+    let table = &turn.shared.table;
+    let generations = (u64::from(epoch.src_generation) << 32) | u64::from(epoch.dst_generation);
+    let named = [u64::from(epoch.pms_serial), generations];
+    let hash = table.hasher().extend(c.hash, named);
+    table.floors.cells(pair.pairing.era, hash)
 }
 
 /// The packet's number under the flow's key, which is changed first where that is due.
@@ -257,19 +276,7 @@ fn number_under_change<'p>(
             (key.epoch, entry.outgoing.secret(), None)
         }
     };
-    let floor_hash = turn.shared.table.hasher().extend(
-        c.hash,
-        [
-            u64::from(epoch.pms_serial),
-            (u64::from(epoch.src_generation) << 32) | u64::from(epoch.dst_generation),
-        ],
-    );
-    let floor = turn
-        .shared
-        .table
-        .floors
-        .cells(pair.pairing.era, floor_hash)
-        .ok_or(Counter::PassedKeyNotReady)?;
+    let floor = floor(turn, c, pair, &epoch).ok_or(Counter::PassedKeyNotReady)?;
     let need = Need {
         epoch,
         secret,

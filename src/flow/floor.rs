@@ -88,6 +88,13 @@ impl Floors {
 }
 
 impl FloorCells<'_> {
+    /// Fetches them, before [`FloorCells::start`].
+    #[inline]
+    pub fn prefetch(&self) {
+        super::prefetch(self.a);
+        super::prefetch(self.b);
+    }
+
     /// Takes the Kri that a flow starts at, and raises the floor above it.
     #[must_use]
     pub fn start(&self) -> u32 {
@@ -96,7 +103,9 @@ impl FloorCells<'_> {
             .load(Ordering::Acquire)
             .min(self.b.load(Ordering::Acquire));
         self.raise(kri);
-        self.level.fetch_max(kri, Ordering::Relaxed);
+        if kri > self.level.load(Ordering::Relaxed) {
+            self.level.fetch_max(kri, Ordering::Relaxed);
+        }
         kri
     }
 

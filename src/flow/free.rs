@@ -110,6 +110,15 @@ impl Free {
         Some(number)
     }
 
+    /// What the next call of [`Free::take`] nearly always returns, to be fetched until then.
+    pub(crate) fn next<'v, T>(&self, values: &'v [T]) -> Option<&'v T> {
+        let topmost = self.returned.head.load(Ordering::Relaxed) as u32;
+        let number = topmost
+            .checked_sub(1)
+            .unwrap_or_else(|| self.unused.load(Ordering::Relaxed));
+        values.get(number as usize)
+    }
+
     fn take_unused(&self, values: usize) -> Option<u32> {
         let mut number = self.unused.load(Ordering::Relaxed);
         while (number as usize) < values {

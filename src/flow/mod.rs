@@ -46,3 +46,11 @@ pub use table::{Ageing, FlowTable, NoFlow};
 pub(crate) fn prefetch<T>(value: &T) {
     crate::prefetch::prefetch_line(std::ptr::from_ref(value).cast());
 }
+
+/// Fetches all cache lines of a value that will be written soon.
+pub(crate) fn prefetch_whole<T>(value: &T) {
+    let start = std::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(64) {
+        crate::prefetch::prefetch_line(start.wrapping_add(at));
+    }
+}

@@ -84,6 +84,9 @@ impl Places {
     /// Takes a free place: until it is given back, it is the caller's flow's alone. Its window is empty.
     pub(super) fn take(&self) -> Option<u32> {
         let number = self.free.take(&self.places)?;
+        if let Some(next) = self.free.next(&self.places) {
+            super::prefetch_whole(next);
+        }
         // Nobody accepts a number here before the caller has shown the place to others. A worker that meant to take it too may
         // still read the link that was here, and finds out that it came too late.
         self.get(number)?.window.reset();

@@ -219,6 +219,10 @@ impl FlowTable {
     ) -> Result<&'p Entry, NoFlow> {
         let number = self.free.take(&self.entries).ok_or(NoFlow::Full)?;
         let entry = self.entry(number).ok_or(NoFlow::Full)?;
+        // All of it is written when it is taken, and a locked instruction then waits until it is there.
+        if let Some(next) = self.free.next(&self.entries) {
+            super::prefetch_whole(next);
+        }
         let name = Name {
             tuple: *tuple,
             since,

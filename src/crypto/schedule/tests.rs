@@ -45,11 +45,16 @@ fn info(tuple: &FiveTuple) -> SessionInfo<'_> {
 
 #[test]
 fn session_info_is_laid_out_as_the_protocol_says() {
-    let mut expected = vec![8, 9, 10, 11, 12, 13, 14, 15];
+    // HPKE-v1, then the suite: X25519 (0x0020), HKDF-SHA256 (0x0001), AES-128-GCM (0x0001).
+    let mut expected = b"\x00\x1cHPKE-v1HPKE\x00\x20\x00\x01\x00\x01pdmv2 session".to_vec();
+    expected.extend([8, 9, 10, 11, 12, 13, 14, 15]);
     expected.extend([1; 16]);
     expected.extend([2; 16]);
     expected.extend([3, 4, 5, 6, 7, 0x10, 0x11, 0x12, 0x13]);
-    assert_eq!(info(&TUPLE).to_bytes().to_vec(), expected);
+    assert_eq!(
+        info(&TUPLE).labeled(&Suite::default(), 28).to_vec(),
+        expected
+    );
 }
 
 /// Every input parts the keys: a key that two flows, epochs or indices shared would meet a nonce twice.
