@@ -91,9 +91,8 @@ pub enum LaunchError {
 /// EAL, running. It stays with the thread that started it; dropping it waits until all workers are done.
 #[derive(Debug)]
 pub struct Eal {
-    /// What lives as long as the work that each worker was given last.
-    given: RefCell<Vec<Weak<()>>>,
-    workers: usize,
+    /// For each worker, what lives as long as the work that it was given last.
+    given: RefCell<Vec<Weak<mpsc::Sender<Infallible>>>>,
     hugepages: bool,
     /// DPDK's main core is a thread: neither sent nor shared.
     _main_thread: PhantomData<*const ()>,
@@ -136,7 +135,6 @@ impl Eal {
         }
         Ok(Self {
             given: RefCell::new((0..workers).map(|_| Weak::new()).collect()),
-            workers,
             hugepages,
             _main_thread: PhantomData,
         })
@@ -145,7 +143,7 @@ impl Eal {
     /// How many workers there are.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.workers
+        self.given.borrow().len()
     }
 
     /// Whether memory is on hugepages.
@@ -170,25 +168,23 @@ impl Eal {
         F: FnOnce() + Send + 'static,
     {
         let mut given = self.given.borrow_mut();
-        let given = given.get_mut(worker).ok_or(LaunchError::NoSuchWorker {
-            worker,
-            workers: self.workers,
-        })?;
+        let workers = given.len();
+        let Some(given) = given.get_mut(worker) else {
+            return Err(LaunchError::NoSuchWorker { worker, workers });
+        };
         if given.strong_count() > 0 {
             return Err(LaunchError::Busy { worker });
         }
         // SAFETY: the lcore exists (checked above), and this is the main thread, which `Eal` cannot leave. What it was given is done,
         // so this waits for the few instructions that DPDK has behind it.
         unsafe { ffi::rte_eal_wait_lcore(lcore(worker)) };
-        let token = Arc::new(());
-        *given = Arc::downgrade(&token);
-        let (done, is_done) = mpsc::channel::<Infallible>();
+        let (alive, done) = mpsc::channel::<Infallible>();
+        // It counts as gone before the channel closes, so the worker takes new work from whoever hears that it is done.
+        let alive = Arc::new(alive);
+        *given = Arc::downgrade(&alive);
         let job = Box::into_raw(Box::new(Job {
             work,
-            _alive: Alive {
-                _token: token,
-                _done: done,
-            },
+            _alive: alive,
         }));
         // SAFETY: the lcore and the thread are as above. `run::<F>` is the function that knows what `job` points to, and calls for no
         // more than that.
@@ -200,13 +196,13 @@ impl Eal {
             drop(unsafe { Box::from_raw(job) });
             return Err(LaunchError::Busy { worker });
         }
-        Ok(Worker { done: is_done })
+        Ok(Worker { done })
     }
 }
 
 impl Drop for Eal {
     fn drop(&mut self) {
-        for worker in 0..self.workers {
+        for worker in 0..self.workers() {
             // SAFETY: the lcore exists, and this is the main thread, which `Eal` cannot leave.
             unsafe { ffi::rte_eal_wait_lcore(lcore(worker)) };
         }
@@ -236,13 +232,7 @@ impl Worker {
 
 struct Job<F> {
     work: F,
-    _alive: Alive,
-}
-
-/// Dropped when the work is done; the token first, so that the worker takes new work from whoever hears that it is done.
-struct Alive {
-    _token: Arc<()>,
-    _done: mpsc::Sender<Infallible>,
+    _alive: Arc<mpsc::Sender<Infallible>>,
 }
 
 /// Runs on the worker's lcore. A panic cannot leave an `extern "C"` function: it aborts.
