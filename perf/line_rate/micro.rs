@@ -63,7 +63,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 dst_generation: 1,
                 kri: 0,
             };
-            black_box(secret.session_key(&suite, &info)).key[0] == 0
+            black_box(secret.session_key(&suite, &info)).key()[0] == 0
         });
         table.rows.push(vec![
             format!("derive a key for {aead:?}").into(),

@@ -1,12 +1,10 @@
 //! Options that all differ, with keys that all differ, for what seals and opens them again and again.
 
-use pdmgate::crypto::{OpenJob, SealJob};
+use pdmgate::crypto::{OpenJob, SealJob, SessionKey};
 
 /// As many of each.
-#[derive(Clone)]
 pub struct Options {
-    pub keys: Vec<[u8; 32]>,
-    pub nonces: Vec<[u8; 12]>,
+    pub keys: Vec<SessionKey>,
     pub options: Vec<[u8; 36]>,
 }
 
@@ -19,29 +17,26 @@ impl Options {
     /// `count` of them.
     pub fn new(count: usize) -> Self {
         Self {
-            keys: (0..count).map(bytes).collect(),
-            nonces: (0..count).map(|n| bytes(n + 64)).collect(),
+            keys: (0..count)
+                .map(|n| SessionKey::new(&bytes(n), &bytes(n + 64)))
+                .collect(),
             options: (0..count).map(|n| bytes(n + 128)).collect(),
         }
     }
 
     /// To seal them in place.
     pub fn seal_jobs(&mut self) -> Vec<SealJob<'_>> {
-        let keys = self.keys.iter().zip(&self.nonces);
-        keys.zip(&mut self.options)
-            .map(|((key, base_nonce), option)| SealJob {
-                key,
-                base_nonce,
-                option,
-            })
+        let options = self.keys.iter().zip(&mut self.options);
+        options
+            .map(|(key, option)| SealJob { key, option })
             .collect()
     }
 
     /// To open them.
     pub fn open_jobs(&self) -> Vec<OpenJob<'_>> {
-        let keys = self.keys.iter().zip(&self.nonces);
-        keys.zip(&self.options)
-            .map(|((key, base_nonce), option)| OpenJob::new(key, base_nonce, option))
+        let options = self.keys.iter().zip(&self.options);
+        options
+            .map(|(key, option)| OpenJob::new(key, option))
             .collect()
     }
 }

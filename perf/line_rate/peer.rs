@@ -6,7 +6,7 @@
 use crate::bench::Result;
 use crate::frames::{self, Turns};
 use crate::setup::Setup;
-use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob};
+use pdmgate::crypto::{Aead, Kernel, OpenJob, SealJob, SessionKey};
 use pdmgate::flow::Epoch;
 use pdmgate::snapshot::{Route, Snapshot};
 use pdmgate::wire::{self, FiveTuple, Metrics, Parsed, Prseq, ScaledDelta, pdmv2};
@@ -40,8 +40,7 @@ pub struct Peer {
 
 /// What one flow is sealed with.
 struct Flow {
-    key: [u8; 32],
-    base_nonce: [u8; 12],
+    key: SessionKey,
     kri: u32,
     /// Packets under this key.
     count: u16,
@@ -71,10 +70,9 @@ impl Peer {
             turns: Turns::in_order(flows),
         };
         for flow in 0..flows {
-            let (key, base_nonce) = peer.key(flow, 0)?;
+            let key = peer.key(flow, 0)?;
             peer.flows.push(Flow {
                 key,
-                base_nonce,
                 kri: 0,
                 count: 0,
                 psntp: 0,
@@ -84,13 +82,12 @@ impl Peer {
         Ok(peer)
     }
 
-    fn key(&self, flow: usize, kri: u32) -> Result<([u8; 32], [u8; 12])> {
+    fn key(&self, flow: usize, kri: u32) -> Result<SessionKey> {
         let tuple: FiveTuple = frames::tuple(flow).reversed();
         let key = self
             .snapshot
             .session_key(&self.route, &self.epoch, &tuple, kri);
-        let key = key.ok_or("no key")?;
-        Ok((key.key, key.base_nonce))
+        Ok(key.ok_or("no key")?)
     }
 
     /// From now on flows come in an order that is not the one in which they were made.
@@ -119,10 +116,10 @@ impl Peer {
             let key = self
                 .snapshot
                 .session_key(&self.route, &self.epoch, &packet.tuple, kri)?;
-            let mut jobs = [OpenJob::new(&key.key, &key.base_nonce, option)];
+            let mut jobs = [OpenJob::new(&key, option)];
             self.kernel.open(self.aead, &mut jobs);
             let [job] = jobs;
-            job.ok.then(|| Metrics::from_bytes(&job.metrics))
+            job.opened.metrics().map(Metrics::from_bytes)
         });
         let metrics = opened.ok_or("what the appliance sealed does not open")?;
         let flow = frames::flow(&packet.tuple);
@@ -142,14 +139,14 @@ impl Peer {
     }
 
     fn seal_batch(&mut self, options: &mut [Sealed]) -> Result<()> {
-        let mut keys = [([0; 32], [0; 12]); BATCH];
-        for (option, key) in options.iter_mut().zip(&mut keys) {
+        let mut keys = Vec::with_capacity(options.len());
+        for option in options.iter_mut() {
             let at = self.turns.next();
             if self.flows[at].count == self.rotation {
                 let kri = self.flows[at].kri + 1;
-                let (key, base_nonce) = self.key(at, kri)?;
+                let key = self.key(at, kri)?;
                 let flow = &mut self.flows[at];
-                (flow.key, flow.base_nonce, flow.kri, flow.count) = (key, base_nonce, kri, 0);
+                (flow.key, flow.kri, flow.count) = (key, kri, 0);
             }
             let flow = &mut self.flows[at];
             flow.count += 1;
@@ -179,16 +176,11 @@ impl Peer {
             flow.psnlr = flow.psnlr.map(|psn| psn.wrapping_add(1));
             option[..pdmv2::HEADER_LEN].copy_from_slice(&header);
             option[pdmv2::HEADER_LEN..][..pdmv2::METRICS_LEN].copy_from_slice(&metrics.to_bytes());
-            *key = (flow.key, flow.base_nonce);
+            // Of its own, as the flow's may change within a batch.
+            keys.push(SessionKey::new(flow.key.key(), flow.key.base_nonce()));
         }
         let jobs = options.iter_mut().zip(&keys);
-        let mut jobs: Vec<_> = jobs
-            .map(|(option, (key, base_nonce))| SealJob {
-                key,
-                base_nonce,
-                option,
-            })
-            .collect();
+        let mut jobs: Vec<_> = jobs.map(|(option, key)| SealJob { key, option }).collect();
         self.kernel.seal(self.aead, &mut jobs);
         Ok(())
     }

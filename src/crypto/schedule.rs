@@ -13,21 +13,17 @@
 use super::secret::{
     PairClientSecret, PairDeviceKey, PairMasterSecret, PairServerSecret, PairingPrk, SharedSecret,
 };
+use super::session::{NONCE_LEN, SESSION_LEN, SessionKey};
 use super::suite::Suite;
 use crate::wire::FiveTuple;
-use core::fmt;
 use hkdf::HkdfExtract;
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use sha2::Sha256;
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
 /// The version label that RFC 9180 section 4 puts in front of everything.
 const VERSION: &[u8] = b"HPKE-v1";
-/// `Nn`: the length of a nonce in bytes, the same for the three AEADs.
-const NONCE_LEN: usize = 12;
-/// The longest `Nk`.
-const MAX_KEY_LEN: usize = 32;
 /// The label of session keys.
 const SESSION: &[u8; 13] = b"pdmv2 session";
 /// The length of what a session key is bound to: a length, version, suite and label, then [`SessionInfo`].
@@ -219,36 +215,18 @@ impl SessionInfo<'_> {
     }
 }
 
-/// A SessionTemporaryKey with its base nonce.
-#[derive(ZeroizeOnDrop)]
-pub struct SessionKey {
-    /// The key: the first `Nk` bytes, zero behind them.
-    pub key: [u8; 32],
-    /// XORed with PRSEQ, it is the nonce of a packet.
-    pub base_nonce: [u8; 12],
-}
-
-impl fmt::Debug for SessionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionKey")
-    }
-}
-
 impl SharedSecret {
     /// The key that seals the packets `info` names.
     #[must_use]
     pub fn session_key(&self, suite: &Suite, info: &SessionInfo<'_>) -> SessionKey {
-        let mut okm = [0; MAX_KEY_LEN + NONCE_LEN];
+        let mut okm = [0; SESSION_LEN];
         let key_len = suite.aead.key_len();
         let used = &mut okm[..key_len + NONCE_LEN];
         expand(self.ready(), &[&info.labeled(suite, used.len())], used);
         let (key, base_nonce) = used.split_at(key_len);
-        let mut session = SessionKey {
-            key: [0; 32],
-            base_nonce: [0; NONCE_LEN],
-        };
-        session.key[..key_len].copy_from_slice(key);
-        session.base_nonce.copy_from_slice(base_nonce);
+        let mut session = SessionKey::none();
+        session.0[..NONCE_LEN].copy_from_slice(base_nonce);
+        session.0[NONCE_LEN..][..key_len].copy_from_slice(key);
         okm.zeroize();
         session
     }

@@ -12,6 +12,7 @@
 //! the wire says its number is cannot differ. That no key meets a PRSEQ twice is the caller's to keep.
 
 use super::kernel::Backend;
+use super::session::SessionKey;
 use super::suite::Aead;
 
 /// The additional data: type, length, version, reserved bits, PRSEQ and F.
@@ -26,10 +27,8 @@ pub(super) const OPTION_LEN: usize = TAG_AT + 16;
 /// One option to seal in place.
 #[derive(Debug)]
 pub struct SealJob<'a> {
-    /// A session's key; AES-128-GCM uses the first 16 bytes.
-    pub key: &'a [u8; 32],
-    /// The same session's base nonce.
-    pub base_nonce: &'a [u8; 12],
+    /// What seals it; AES-128-GCM uses the first 16 bytes of the key.
+    pub key: &'a SessionKey,
     /// In: 6 header bytes with PRSEQ in them, 14 metric bytes, 16 bytes of anything.
     /// Out: the same header, ciphertext, tag.
     pub option: &'a mut [u8; OPTION_LEN],
@@ -38,32 +37,47 @@ pub struct SealJob<'a> {
 /// One sealed option to open.
 #[derive(Debug)]
 pub struct OpenJob<'a> {
-    /// A session's key; AES-128-GCM uses the first 16 bytes.
-    pub key: &'a [u8; 32],
-    /// The same session's base nonce.
-    pub base_nonce: &'a [u8; 12],
+    /// What is to open it; AES-128-GCM uses the first 16 bytes of the key.
+    pub key: &'a SessionKey,
     /// As received; opening does not change it.
     pub option: &'a [u8; OPTION_LEN],
-    /// Out: the metric bytes if `ok`, else zeros.
-    pub metrics: [u8; METRICS_LEN],
-    /// Out: whether the tag was right.
-    pub ok: bool,
+    /// Out: what came of it.
+    pub opened: Opened,
+}
+
+/// What came of opening an option: metric bytes, and two with all bits set; or, if its tag was wrong, zeros. So that either is written, and
+/// read, as one block.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened(pub(super) [u8; METRICS_LEN + 2]);
+
+impl Opened {
+    /// Of an option that has not opened.
+    pub(super) const NOT: Self = Self([0; METRICS_LEN + 2]);
+
+    /// Of one that has.
+    pub(super) fn of(metrics: &[u8; METRICS_LEN]) -> Self {
+        let mut opened = [0xff; METRICS_LEN + 2];
+        opened[..METRICS_LEN].copy_from_slice(metrics);
+        Self(opened)
+    }
+
+    /// The metric bytes, if the tag was right.
+    #[inline]
+    #[must_use]
+    pub fn metrics(&self) -> Option<&[u8; METRICS_LEN]> {
+        let (metrics, right) = self.0.split_first_chunk()?;
+        (right != [0; 2]).then_some(metrics)
+    }
 }
 
 impl<'a> OpenJob<'a> {
     /// A job that is not done yet.
     #[must_use]
-    pub const fn new(
-        key: &'a [u8; 32],
-        base_nonce: &'a [u8; 12],
-        option: &'a [u8; OPTION_LEN],
-    ) -> Self {
+    pub const fn new(key: &'a SessionKey, option: &'a [u8; OPTION_LEN]) -> Self {
         Self {
             key,
-            base_nonce,
             option,
-            metrics: [0; METRICS_LEN],
-            ok: false,
+            opened: Opened::NOT,
         }
     }
 }

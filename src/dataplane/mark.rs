@@ -396,8 +396,7 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
         };
         // There are at most as many as packets in a burst.
         let _ = self.sealed.try_push(SealJob {
-            key: &key.key,
-            base_nonce: &key.base_nonce,
+            key: &key.session,
             option,
         });
     }

@@ -10,7 +10,7 @@ use super::lookup::{Known, Likely, Pair};
 use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
-use crate::crypto::{Aead, OpenJob};
+use crate::crypto::{Aead, OpenJob, Opened};
 use crate::flow::Entry;
 use crate::flow::entry::Noted;
 use crate::flow::incoming::{Held, InKey, Refused};
@@ -26,9 +26,6 @@ struct Try<'p> {
     held: Held<'p>,
     stats: &'p WorkerPairing,
 }
-
-/// The metrics, and whether the option opened.
-type Tried = ([u8; pdmv2::METRICS_LEN], bool);
 
 /// Options in a row that fail to open before a flow counts as stuck (protocol section 4, *Healing*).
 const STUCK: u32 = 1_000;
@@ -54,9 +51,9 @@ pub(super) fn open<'p, B: PacketBuf>(
         .zip(&tries);
     for (at, (((buf, c), likely), tried)) in packets.enumerate() {
         let tried = tried.as_ref();
-        let opened = tried.and_then(|tried| match results.next() {
-            Some((metrics, true)) => Some(take_in(turn, tried, &Metrics::from_bytes(metrics))),
-            _ => None,
+        let opened = tried.and_then(|tried| {
+            let metrics = results.next()?.metrics()?;
+            Some(take_in(turn, tried, &Metrics::from_bytes(metrics)))
         });
         if let (Class::Common(common), Some(Ok(()))) = (c.class, opened) {
             // The frame is the one that was parsed, so it has the option.
@@ -95,7 +92,7 @@ fn open_batch<'p, B: PacketBuf>(
     candidates: &Candidates,
     likely: &Likely<'p>,
     tries: &mut ArrayVec<Option<Try<'p>>, BURST>,
-) -> ArrayVec<Tried, BURST> {
+) -> ArrayVec<Opened, BURST> {
     let mut known = None;
     let mut batch = Batch::new(turn);
     for ((buf, c), likely) in burst.iter().zip(&candidates.all).zip(likely) {
@@ -165,7 +162,7 @@ struct Batch<'t, 'b, 'p> {
     turn: &'t Turn<'p>,
     aead: Aead,
     jobs: ArrayVec<OpenJob<'b>, BURST>,
-    results: ArrayVec<Tried, BURST>,
+    results: ArrayVec<Opened, BURST>,
 }
 
 impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
@@ -185,7 +182,7 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
             self.aead = aead;
         }
         // There are at most as many as packets in a burst.
-        let job = OpenJob::new(&key.key, &key.base_nonce, option);
+        let job = OpenJob::new(&key.session, option);
         let _ = self.jobs.try_push(job);
     }
 
@@ -193,7 +190,7 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
         self.turn.shared.kernel.open(self.aead, &mut self.jobs);
         for job in self.jobs.drain(..) {
             // As above.
-            let _ = self.results.try_push((job.metrics, job.ok));
+            let _ = self.results.try_push(job.opened);
         }
     }
 }

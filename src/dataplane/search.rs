@@ -54,7 +54,7 @@ pub(super) fn search<'p>(
             if s.tried.is_some_and(|tried| std::ptr::eq(tried, held.key)) {
                 continue;
             }
-            let job = OpenJob::new(&held.key.key, &held.key.base_nonce, s.option);
+            let job = OpenJob::new(&held.key.session, s.option);
             if let Some(metrics) = open_one(turn, s, job) {
                 let entry = turn.kept(entry)?;
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
@@ -108,7 +108,7 @@ fn open_one(turn: &Turn<'_>, s: &Search<'_, '_>, job: OpenJob<'_>) -> Option<Met
         .kernel
         .open(s.pair.pairing.suite.aead, &mut jobs);
     let [job] = jobs;
-    job.ok.then(|| Metrics::from_bytes(&job.metrics))
+    job.opened.metrics().map(Metrics::from_bytes)
 }
 
 /// Derives keys that the flow does not hold until one opens the packet.
@@ -194,7 +194,7 @@ fn attempt(
     let Some(session) = turn.view.snapshot.session_key(route, epoch, tuple, kri) else {
         return Ok(None);
     };
-    let job = OpenJob::new(&session.key, &session.base_nonce, s.option);
+    let job = OpenJob::new(&session, s.option);
     let metrics = open_one(turn, s, job);
     Ok(metrics.map(|metrics| Hit {
         route: *route,

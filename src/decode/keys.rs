@@ -193,9 +193,9 @@ impl Finder<'_> {
 
     fn try_key(&self, sealed: &Sealed<'_>, epoch: &Epoch, key: &SessionKey) -> Option<Metrics> {
         let aead = self.book.aead(sealed.route, epoch)?;
-        let mut jobs = [OpenJob::new(&key.key, &key.base_nonce, sealed.option)];
+        let mut jobs = [OpenJob::new(key, sealed.option)];
         self.kernel.open(aead, &mut jobs);
         let [job] = jobs;
-        job.ok.then(|| Metrics::from_bytes(&job.metrics))
+        job.opened.metrics().map(Metrics::from_bytes)
     }
 }

@@ -84,8 +84,7 @@ pub(super) fn seal(
     option[..HEADER_LEN].copy_from_slice(&header);
     option[HEADER_LEN..HEADER_LEN + METRICS_LEN].copy_from_slice(&metrics.to_bytes());
     let mut jobs = [SealJob {
-        key: &key.key,
-        base_nonce: &key.base_nonce,
+        key,
         option: &mut option,
     }];
     Kernel::portable().seal(aead, &mut jobs);

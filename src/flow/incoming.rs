@@ -40,10 +40,8 @@ const WINDOW_ORIGIN: u32 = 0x1_0000;
 #[derive(Default)]
 #[repr(C)]
 pub struct InKey {
-    /// The AEAD's key in its first bytes.
-    pub key: [u8; 32],
-    /// XORed with PRSEQ for each packet's nonce.
-    pub base_nonce: [u8; 12],
+    /// The key and its base nonce.
+    pub session: SessionKey,
     /// The sender's Key Rotation Index.
     pub kri: u32,
     /// The epoch that Kri counts in.
@@ -59,8 +57,7 @@ impl InKey {
     }
 
     pub(super) fn wipe(&mut self) {
-        self.key.zeroize();
-        self.base_nonce.zeroize();
+        self.session.zeroize();
     }
 }
 
@@ -381,8 +378,7 @@ impl Incoming {
         // them has passed, or it never was in one.
         unsafe {
             place.key.write(|key| {
-                key.key = found.session.key;
-                key.base_nonce = found.session.base_nonce;
+                key.session.copy_from(found.session);
                 key.kri = found.kri;
                 key.epoch = found.epoch;
                 key.base_psntp = found.psntp;

@@ -8,10 +8,7 @@ const E: Epoch = Epoch {
 };
 
 fn session(kri: u32) -> SessionKey {
-    SessionKey {
-        key: [kri as u8; 32],
-        base_nonce: [0; 12],
-    }
+    SessionKey::new(&[kri as u8; 32], &[0; 12])
 }
 
 /// Three places.
@@ -33,7 +30,7 @@ fn take(
         .keys(kri & 1 == 1, &pin, p)
         .find(|h| h.key.epoch == epoch && h.key.kri == kri);
     if let Some(held) = held {
-        assert_eq!(held.key.key[0], kri as u8);
+        assert_eq!(held.key.session.key()[0], kri as u8);
         return held.accept(psntp, u64::from(psntp));
     }
     let session = session(kri);
@@ -218,7 +215,10 @@ fn a_place_is_taken_when_it_is_needed_and_comes_back_without_its_key() {
     for number in 0..3 {
         // SAFETY: as above.
         let key = unsafe { p.get(number).unwrap().key.read() };
-        assert_eq!((key.key, key.base_nonce), ([0; 32], [0; 12]));
+        assert_eq!(
+            (key.session.key(), key.session.base_nonce()),
+            (&[0; 32], &[0; 12])
+        );
         assert_ne!(key.kri, 0, "each had been used");
     }
     let pin = r.pin();

@@ -31,10 +31,7 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
     let mut key = [0; 32];
     key[0] = epoch.src_generation as u8;
     key[1] = kri as u8;
-    SessionKey {
-        key,
-        base_nonce: [0; 12],
-    }
+    SessionKey::new(&key, &[0; 12])
 }
 
 fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
@@ -78,7 +75,7 @@ fn two_workers_never_share_a_number_across_a_key_change() {
                         let need = need(&floors, 2, u64::MAX);
                         let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
                         if let Ok(n) = number {
-                            assert_eq!(n.key.key[1], n.key.kri as u8);
+                            assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                             taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                         }
                     }
@@ -113,7 +110,7 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                         None => out.number(&pin, &need, |e, k| Some(key_for(e, k))),
                     };
                     if let Ok(n) = number {
-                        assert_eq!(n.key.key[1], n.key.kri as u8);
+                        assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                         taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                     }
                 }
@@ -144,7 +141,7 @@ fn a_key_is_overwritten_only_when_nobody_reads_it() {
                     let need = need(&floors, 1, u64::MAX);
                     // The cell's own tracking finds a write that meets a read.
                     if let Ok(n) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
-                        assert_eq!(n.key.key[1], n.key.kri as u8);
+                        assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                     }
                 }
             }
@@ -396,7 +393,7 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
                     // As the index shows a flow, or does not.
                     if shown.load(Ordering::Acquire) == 1 {
                         let held = flow.keys(false, &pin, &places).next().unwrap();
-                        assert_eq!(held.key.key[1], 2);
+                        assert_eq!(held.key.session.key()[1], 2);
                     }
                 }
                 reader.rest();

@@ -38,10 +38,8 @@ pub const MAX_PACKETS_PER_KEY: u16 = 32_767;
 #[derive(Default)]
 #[repr(C, align(32))]
 pub struct OutKey {
-    /// The AEAD's key in its first bytes.
-    pub key: [u8; 32],
-    /// XORed with PRSEQ for each packet's nonce.
-    pub base_nonce: [u8; 12],
+    /// The key and its base nonce.
+    pub session: SessionKey,
     /// Key Rotation Index.
     pub kri: u32,
     /// The epoch that Kri counts in.
@@ -73,8 +71,7 @@ impl OutKey {
     }
 
     fn wipe(&mut self) {
-        self.key.zeroize();
-        self.base_nonce.zeroize();
+        self.session.zeroize();
     }
 }
 
@@ -490,8 +487,7 @@ impl Outgoing {
         // (`spare_is_unseen`), and chapter + 1 is not published before `ready` says that it may be, below.
         unsafe {
             self.keys[place].write(|key| {
-                key.key = session.key;
-                key.base_nonce = session.base_nonce;
+                key.session.copy_from(&session);
                 key.kri = kri;
                 key.epoch = need.epoch;
                 key.step = coprime_step(need.random as u16);

@@ -15,10 +15,7 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
     let mut key = [0; 32];
     key[..4].copy_from_slice(&epoch.src_generation.to_be_bytes());
     key[4..8].copy_from_slice(&kri.to_be_bytes());
-    SessionKey {
-        key,
-        base_nonce: [0; 12],
-    }
+    SessionKey::new(&key, &[0; 12])
 }
 
 #[test]
@@ -236,7 +233,11 @@ fn threads_never_share_a_number() {
                         match out.number(&pin, &need(floors, epoch, 300), derive) {
                             Ok(n) => {
                                 let (e, k) = (n.key.epoch, n.key.kri);
-                                assert_eq!(n.key.key, key_for(&e, k).key, "key of another chapter");
+                                assert_eq!(
+                                    n.key.session.key(),
+                                    key_for(&e, k).key(),
+                                    "key of another chapter"
+                                );
                                 mine.push((e.src_generation, k, n.prseq().get(), n.psntp));
                             }
                             Err(NoNumber) => {

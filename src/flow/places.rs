@@ -115,6 +115,7 @@ unsafe impl super::slab::Zeroed for Place {}
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
+    use crate::crypto::SessionKey;
     use std::mem::offset_of;
 
     #[test]
@@ -139,7 +140,11 @@ mod tests {
         assert_eq!(numbers, [Some(0), Some(1), Some(2), None]);
         let place = places.get(1).unwrap();
         // SAFETY: no other thread is here.
-        unsafe { place.key.write(|key| key.key = [7; 32]) };
+        unsafe {
+            place
+                .key
+                .write(|key| key.session = SessionKey::new(&[7; 32], &[7; 12]))
+        };
         place.window.accept(500).unwrap();
         for number in [0, 1] {
             // SAFETY: as above.
@@ -147,7 +152,7 @@ mod tests {
         }
         assert_eq!(places.in_use(), 1);
         // SAFETY: as above.
-        assert_eq!(unsafe { place.key.read() }.key, [0; 32]);
+        assert_eq!(unsafe { place.key.read() }.session.key(), &[0; 32]);
         assert_eq!(places.take(), Some(1), "the last one that came back");
         assert_eq!(place.window.highest(), None);
         assert_eq!(place.window.accept(500), Ok(()));

@@ -143,10 +143,7 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
     let hash = {
         let pin = worker.pin();
         let e = flow(&t, 1, 0, &pin).unwrap();
-        let session = SessionKey {
-            key: [1; 32],
-            base_nonce: [0; 12],
-        };
+        let session = SessionKey::new(&[1; 32], &[0; 12]);
         for psntp in [50, 54, 52] {
             let found = Found {
                 epoch,
@@ -190,10 +187,7 @@ fn places_of_flows_that_age_out_come_back() {
             for kri in 0..3 {
                 let pin = worker.pin();
                 let e = flow(&t, 8 * round + n, now, &pin).unwrap();
-                let session = SessionKey {
-                    key: [n as u8; 32],
-                    base_nonce: [0; 12],
-                };
+                let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                 let found = Found {
                     epoch: EPOCH,
                     kri,
@@ -306,14 +300,11 @@ fn threads_find_a_flows_own_keys_in_its_places() {
                     let own = |key: &[u8; 32]| key.iter().all(|b| *b == n as u8);
                     for f in [false, true] {
                         for held in entry.incoming.keys(f, &pin, &t.places) {
-                            assert!(own(&held.key.key), "of another flow");
+                            assert!(own(held.key.session.key()), "of another flow");
                             assert_eq!(held.key.f(), f);
                         }
                     }
-                    let session = SessionKey {
-                        key: [n as u8; 32],
-                        base_nonce: [0; 12],
-                    };
+                    let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                     let found = Found {
                         epoch: Epoch::default(),
                         kri: i,

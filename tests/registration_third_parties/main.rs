@@ -230,9 +230,9 @@ impl Told {
                     kri,
                 };
                 let session = secret.session_key(&suite, &info);
-                let mut job = [OpenJob::new(&session.key, &session.base_nonce, &option)];
+                let mut job = [OpenJob::new(&session, &option)];
                 kernel.open(suite.aead, &mut job);
-                job[0].ok
+                job[0].opened.metrics().is_some()
             };
             let kris = || (0..KRIS).filter(|kri| (kri & 1 == 1) == f);
             let pairs = || {

@@ -18,6 +18,9 @@ pub(super) enum Backend {
     /// AES-GCM for four options at once, two a register.
     #[cfg(target_arch = "x86_64")]
     Vaes(x86::Vaes),
+    /// AES-GCM for eight options at once, four a register.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(x86::Avx512),
 }
 
 impl Backend {
@@ -27,6 +30,7 @@ impl Backend {
         let native = [
             x86::AesNi::detect().map(Self::AesNi),
             x86::Vaes::detect().map(Self::Vaes),
+            x86::Avx512::detect().map(Self::Avx512),
         ];
         #[cfg(not(target_arch = "x86_64"))]
         let native = [None; 0];
@@ -45,6 +49,8 @@ impl Backend {
             Self::AesNi(_) => "aes-ni",
             #[cfg(target_arch = "x86_64")]
             Self::Vaes(_) => "vaes",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx-512",
         }
     }
 
@@ -55,6 +61,8 @@ impl Backend {
             (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
             (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
             (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
+            (Self::Avx512(kernel), Aead::Aes128Gcm) => return kernel.seal::<16>(jobs),
+            (Self::Avx512(kernel), Aead::Aes256Gcm) => return kernel.seal::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::seal(aead, jobs);
@@ -67,6 +75,8 @@ impl Backend {
             (Self::AesNi(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
             (Self::Vaes(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
             (Self::Vaes(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
+            (Self::Avx512(kernel), Aead::Aes128Gcm) => return kernel.open::<16>(jobs),
+            (Self::Avx512(kernel), Aead::Aes256Gcm) => return kernel.open::<32>(jobs),
             (Self::Portable, _) | (_, Aead::ChaCha20Poly1305) => {}
         }
         portable::open(aead, jobs);

@@ -2,16 +2,16 @@
 //!
 //! `ring` keeps a key in place, so none of this allocates.
 
-use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob};
+use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, Opened, SealJob};
 use crate::crypto::suite::Aead;
 use ring::aead::{self, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
 pub(super) fn seal(aead: Aead, jobs: &mut [SealJob<'_>]) {
     for job in jobs {
-        let nonce = nonce(job.base_nonce, job.option);
+        let nonce = nonce(job.key.base_nonce(), job.option);
         let (header, rest) = job.option.split_at_mut(HEADER_LEN);
         let (text, tag) = rest.split_at_mut(METRICS_LEN);
-        match seal_text(aead, job.key, nonce, header, text) {
+        match seal_text(aead, job.key.key(), nonce, header, text) {
             Some(value) => tag.copy_from_slice(value.as_ref()),
             // Cannot happen, for it is about lengths that are right; but if it did, metrics must not leave in the clear.
             None => rest.fill(0),
@@ -33,9 +33,10 @@ fn seal_text(
 
 pub(super) fn open(aead: Aead, jobs: &mut [OpenJob<'_>]) {
     for job in jobs {
-        let opened = open_text(aead, job);
-        job.ok = opened.is_some();
-        job.metrics = opened.unwrap_or_default();
+        job.opened = match open_text(aead, job) {
+            Some(metrics) => Opened::of(&metrics),
+            None => Opened::NOT,
+        };
     }
 }
 
@@ -44,8 +45,8 @@ fn open_text(aead: Aead, job: &OpenJob<'_>) -> Option<[u8; METRICS_LEN]> {
     let (text, tag) = rest.split_at(METRICS_LEN);
     let mut text = <[u8; METRICS_LEN]>::try_from(text).ok()?;
     let tag = Tag::try_from(tag).ok()?;
-    let nonce = nonce(job.base_nonce, job.option);
-    load_key(aead, job.key)?
+    let nonce = nonce(job.key.base_nonce(), job.option);
+    load_key(aead, job.key.key())?
         .open_in_place_separate_tag(nonce, Aad::from(header), tag, &mut text, 0..)
         .ok()?;
     Some(text)

@@ -62,7 +62,7 @@ fn session_info_is_laid_out_as_the_protocol_says() {
 fn each_input_changes_the_session_key() {
     let secret = SharedSecret::from_bytes([9; 32]);
     let suite = Suite::default();
-    let key = |suite: &Suite, info: &SessionInfo<'_>| secret.session_key(suite, info).key;
+    let key = |suite: &Suite, info: &SessionInfo<'_>| *secret.session_key(suite, info).key();
     let mut keys = vec![key(&suite, &info(&TUPLE))];
     let tuples = [
         FiveTuple {
@@ -108,8 +108,8 @@ fn each_input_changes_the_session_key() {
 #[test]
 fn short_keys_are_padded_with_zeros() {
     let session = SharedSecret::from_bytes([9; 32]).session_key(&Suite::default(), &info(&TUPLE));
-    assert_ne!(session.key[..16], [0; 16]);
-    assert_eq!(session.key[16..], [0; 16]);
+    assert_ne!(session.key()[..16], [0; 16]);
+    assert_eq!(session.key()[16..], [0; 16]);
     assert_eq!(format!("{session:?}"), "SessionKey");
 }
 

@@ -14,6 +14,12 @@ struct Owned {
     option: [u8; OPTION_LEN],
 }
 
+fn keys(batch: &[Owned]) -> Vec<SessionKey> {
+    let keys = batch.iter();
+    keys.map(|owned| SessionKey::new(&owned.key, &owned.base_nonce))
+        .collect()
+}
+
 /// Pseudorandom, the same each time.
 struct Source(u64);
 
@@ -38,11 +44,12 @@ impl Source {
 }
 
 fn seal(kernel: Kernel, aead: Aead, batch: &mut [Owned]) {
-    let mut jobs: Vec<_> = batch
-        .iter_mut()
-        .map(|owned| SealJob {
-            key: &owned.key,
-            base_nonce: &owned.base_nonce,
+    let keys = keys(batch);
+    let mut jobs: Vec<_> = keys
+        .iter()
+        .zip(batch)
+        .map(|(key, owned)| SealJob {
+            key,
             option: &mut owned.option,
         })
         .collect();
@@ -51,20 +58,22 @@ fn seal(kernel: Kernel, aead: Aead, batch: &mut [Owned]) {
 
 /// The metrics of each option, `None` where the tag was wrong.
 fn open(kernel: Kernel, aead: Aead, batch: &[Owned]) -> Vec<Option<[u8; METRICS_LEN]>> {
-    let mut jobs: Vec<_> = batch
+    let keys = keys(batch);
+    let mut jobs: Vec<_> = keys
         .iter()
-        .map(|owned| OpenJob {
+        .zip(batch)
+        .map(|(key, owned)| OpenJob {
             // What stood there before must not show.
-            metrics: [0x5a; METRICS_LEN],
-            ok: true,
-            ..OpenJob::new(&owned.key, &owned.base_nonce, &owned.option)
+            opened: Opened::of(&[0x5a; METRICS_LEN]),
+            ..OpenJob::new(key, &owned.option)
         })
         .collect();
     kernel.open(aead, &mut jobs);
     jobs.iter()
         .map(|job| {
-            assert!(job.ok || job.metrics == [0; METRICS_LEN]);
-            job.ok.then_some(job.metrics)
+            let metrics = job.opened.metrics();
+            assert!(metrics.is_some() || job.opened.0 == Opened::NOT.0);
+            metrics.copied()
         })
         .collect()
 }
@@ -164,7 +173,7 @@ fn the_nonce_is_the_number_alone() {
 fn any_changed_bit_is_noticed() {
     let mut source = Source(4);
     for aead in AEADS {
-        let mut sealed: Vec<_> = (0..5).map(|_| source.owned()).collect();
+        let mut sealed: Vec<_> = (0..9).map(|_| source.owned()).collect();
         let metrics: Vec<_> = sealed
             .iter()
             .map(|owned| Some(part(&owned.option)))

@@ -56,9 +56,9 @@ impl Witness {
             let sealed: &[u8; 36] = packet[usize::from(option.at)..].first_chunk().unwrap();
             let prseq = u16::from_be_bytes([sealed[4], sealed[5]]) >> 1;
             let opens = |key: &SessionKey| {
-                let mut jobs = [OpenJob::new(&key.key, &key.base_nonce, sealed)];
+                let mut jobs = [OpenJob::new(key, sealed)];
                 kernel.open(crate::crypto::Aead::Aes128Gcm, &mut jobs);
-                jobs[0].ok
+                jobs[0].opened.metrics().is_some()
             };
             let key = self
                 .find(gate, &p.tuple, sealed[5] & 1, opens)
@@ -104,7 +104,7 @@ impl Witness {
                     let key = snapshot.session_key(&route, &epoch, tuple, kri)?;
                     if opens(&key) {
                         self.last.insert(*tuple, (epoch, kri));
-                        return Some(key.key);
+                        return Some(*key.key());
                     }
                 }
             }

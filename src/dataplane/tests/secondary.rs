@@ -220,9 +220,9 @@ impl Witness {
                 kri,
             };
             let key = secret.session_key(&primary.suite, &info);
-            let mut jobs = [OpenJob::new(&key.key, &key.base_nonce, sealed)];
+            let mut jobs = [OpenJob::new(&key, sealed)];
             kernel.open(Aead::Aes128Gcm, &mut jobs);
-            jobs[0].ok.then_some(key.key)
+            jobs[0].opened.metrics().map(|_| *key.key())
         };
         let f = u32::from(sealed[5] & 1);
         let last = self.last.get(tuple).copied();

@@ -130,8 +130,8 @@ fn both_ends_of_every_mode_have_the_same_keys_as_the_definition() {
         ] {
             let key = snapshot.session_key(route, &epoch, &tuple(), 3);
             let key = key.expect("a key");
-            assert_eq!(key.key, definition.key, "{mode:?}");
-            assert_eq!(key.base_nonce, definition.base_nonce);
+            assert_eq!(key.key(), definition.key(), "{mode:?}");
+            assert_eq!(key.base_nonce(), definition.base_nonce());
         }
     }
 }

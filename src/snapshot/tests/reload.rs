@@ -4,7 +4,7 @@ use super::*;
 
 fn key(snapshot: &Snapshot, route: &Route, epoch: &Epoch) -> Option<[u8; 32]> {
     let key = snapshot.session_key(route, epoch, &tuple(), 0)?;
-    Some(key.key)
+    Some(*key.key())
 }
 
 #[test]

@@ -68,9 +68,9 @@ fn session_keys_are_those_of_the_vectors() {
             .session_key(&receiver, &expected, &tuple, kri)
             .expect("a key");
         for key in [sent, received] {
-            let digits = hex::encode(key.key);
+            let digits = hex::encode(key.key());
             assert!(digits.starts_with(&word("session_key")), "{case}");
-            assert_eq!(hex::encode(key.base_nonce), word("base_nonce"), "{case}");
+            assert_eq!(hex::encode(key.base_nonce()), word("base_nonce"), "{case}");
         }
         checked += 1;
     }

@@ -2,8 +2,9 @@
 //! some would stand in memory.
 
 use super::lanes::*;
-use super::{blocks, load, nonce_halves, part, put, spare, store, to_open, to_seal};
-use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
+use super::{blocks, load, put, spare, store, to_open, to_seal};
+use crate::crypto::seal::{HEADER_LEN, OPTION_LEN, OpenJob, Opened, SealJob, TAG_AT};
+use crate::crypto::session::{NONCE_LEN, SESSION_LEN};
 use core::arch::x86_64::*;
 
 /// Proof that the processor has these instructions.
@@ -77,6 +78,12 @@ fn split(lanes: Lanes) -> [__m128i; WIDTH] {
 #[target_feature(enable = "aes,pclmulqdq,avx")]
 fn all(block: __m128i) -> Lanes {
     [block; WIDTH]
+}
+
+#[inline]
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn zero_halves(a: Lanes) -> Lanes {
+    a.map(|half| _mm_cmpeq_epi64(half, _mm_setzero_si128()))
 }
 
 /// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell

@@ -1,5 +1,5 @@
-//! AES-GCM over a block of each of a few options at once, as text that [`super::aesni`] and [`super::vaes`] each compile with their own
-//! instructions and for their own number of options. It is a macro because `target_feature` takes nothing but a literal.
+//! AES-GCM over a block of each of a few options at once, as text that [`super::aesni`], [`super::vaes`] and [`super::avx512`] each compile with
+//! their own instructions and for their own number of options. It is a macro because `target_feature` takes nothing but a literal.
 //!
 //! Where it is used, these names must mean:
 //!
@@ -13,6 +13,7 @@
 //! | `halve_words(a)` | each 16-bit little-endian number shifted right by one bit |
 //! | `even_words(a)` | of four equal words, the first and the third, zeros for the others |
 //! | `swap(a)` | the 64-bit halves change places |
+//! | `zero_halves(a)` | all bits of each 64-bit half that is zero, none of the others |
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
 //! | `double(a)` | shifted left by one bit, in GHASH's field |
@@ -38,8 +39,10 @@ pub(super) const HEADER_REVERSED: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 5, 4
 pub(super) const PRSEQ: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 5, 4, Z, Z, Z, Z];
 /// That number back to big-endian.
 pub(super) const PRSEQ_SWAPPED: [u8; 16] = [Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 11, 10, Z, Z, Z, Z];
-/// Bytes 0 to 8 and 4 to 12 of the base nonce, side by side, to the nonce.
-pub(super) const NONCE: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, Z, Z, Z, Z];
+/// The base nonce in the first block of a session key.
+pub(super) const NONCE: [u8; 16] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+];
 /// RotWord of a key's last word, in all four words.
 pub(super) const ROT_WORD: [u8; 16] = [
     13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12,
@@ -52,6 +55,8 @@ pub(super) const LAST_WORD: [u8; 16] = [
 pub(super) const TEXT: [u8; 16] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
 ];
+/// Behind the text of an option that opened: [`crate::crypto::seal::Opened`].
+pub(super) const RIGHT: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 /// GHASH's last block, reversed: 48 bits of additional data, 112 of text.
 pub(super) const LENGTHS: [u8; 16] = [112, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0];
 
@@ -246,7 +251,7 @@ macro_rules! gcm_of_lanes {
             hash: Lanes,
             /// Text as received or sent, reversed.
             ciphertext: Lanes,
-            /// What hides the tag.
+            /// What hides the tag, on opening with the tag received.
             mask: Lanes,
             /// A product that is being folded.
             low: Lanes,
@@ -310,23 +315,23 @@ macro_rules! gcm_of_lanes {
             }
         }
 
-        /// Output text (two zero bytes behind it) of each option, and its tag to be made. `before` is done when this is.
+        /// Output text (two zero bytes behind it) of each option, and its tag to be made, on opening the difference to the one received.
+        /// `before` is done when this is.
         #[inline]
         #[target_feature(enable = $features)]
         fn crypt<const KEY_LEN: usize, const OPEN: bool>(
-            keys: [&[u8; 32]; WIDTH],
-            base_nonces: [&[u8; 12]; WIDTH],
+            keys: [&[u8; SESSION_LEN]; WIDTH],
             options: [&[u8; OPTION_LEN]; WIDTH],
             before: &mut Tags,
-        ) -> ([__m128i; WIDTH], Tags) {
-            let key = join(blocks::<0, 32, WIDTH>(keys));
+        ) -> (Lanes, Tags) {
+            let key = join(blocks::<NONCE_LEN, SESSION_LEN, WIDTH>(keys));
             let header = join(blocks::<0, OPTION_LEN, WIDTH>(options));
             let text = join(blocks::<HEADER_LEN, OPTION_LEN, WIDTH>(options));
-            let nonce = join(nonce_halves(base_nonces));
+            let nonce = and(join(blocks::<0, SESSION_LEN, WIDTH>(keys)), constant(NONCE));
 
             let prseq = halve_words(shuffle(header, constant(PRSEQ)));
             let prseq = shuffle(prseq, constant(PRSEQ_SWAPPED));
-            let nonce = xor(xor(shuffle(nonce, constant(NONCE)), prseq), key);
+            let nonce = xor(xor(nonce, prseq), key);
             // The block of zeros is GHASH's key, counter 1 hides the tag, counter 2 the text.
             let plain = [
                 key,
@@ -336,23 +341,26 @@ macro_rules! gcm_of_lanes {
             let [hash_key, tag_mask, key_stream] = if KEY_LEN == 16 {
                 encrypt_128::<OPEN>(key, plain, before)
             } else {
-                encrypt_256::<OPEN>([key, join(blocks::<16, 32, WIDTH>(keys))], plain, before)
+                let second = join(blocks::<{ NONCE_LEN + 16 }, SESSION_LEN, WIDTH>(keys));
+                encrypt_256::<OPEN>([key, second], plain, before)
             };
 
             let output = and(xor(text, key_stream), constant(TEXT));
-            let ciphertext = if OPEN {
-                and(text, constant(TEXT))
+            let (ciphertext, mask) = if OPEN {
+                // Nothing is left of a tag that is right.
+                let received = join(blocks::<TAG_AT, OPTION_LEN, WIDTH>(options));
+                (and(text, constant(TEXT)), xor(tag_mask, received))
             } else {
-                output
+                (output, tag_mask)
             };
             let tags = Tags {
                 h: hash_key,
                 hash: shuffle(header, constant(HEADER_REVERSED)),
                 ciphertext: shuffle(ciphertext, constant(REVERSE)),
-                mask: tag_mask,
+                mask,
                 ..Tags::none()
             };
-            (split(output), tags)
+            (output, tags)
         }
 
         #[target_feature(enable = $features)]
@@ -367,15 +375,14 @@ macro_rules! gcm_of_lanes {
             let (mut before, mut tags) = (None, Tags::none());
             for mut jobs in lanes {
                 let (texts, next) = crypt::<KEY_LEN, false>(
-                    jobs.each_ref().map(|job| job.key),
-                    jobs.each_ref().map(|job| job.base_nonce),
+                    jobs.each_ref().map(|job| &job.key.0),
                     jobs.each_ref().map(|job| &*job.option),
                     &mut tags,
                 );
                 if let Some(before) = before {
                     put_tags(before, &tags);
                 }
-                for (job, text) in jobs.iter_mut().zip(texts) {
+                for (job, text) in jobs.iter_mut().zip(split(texts)) {
                     // The block of text ends in two zeros; the tag is written over them.
                     put::<HEADER_LEN, 16, OPTION_LEN>(job.option, store(text));
                 }
@@ -391,32 +398,30 @@ macro_rules! gcm_of_lanes {
         fn open_lanes<'c, 'j: 'c, const KEY_LEN: usize>(
             lanes: impl Iterator<Item = [&'c mut OpenJob<'j>; WIDTH]>,
         ) {
-            let check = |jobs: [&mut OpenJob<'_>; WIDTH], texts: [__m128i; WIDTH], tags: &Tags| {
-                for ((job, text), tag) in jobs.into_iter().zip(texts).zip(split(tags.hash)) {
-                    let received = load(part::<TAG_AT, 16, OPTION_LEN>(job.option));
-                    let halves = _mm_cmpeq_epi64(tag, received);
-                    // No branch and no early end: time does not tell how much of a forged tag was right.
-                    let right = _mm_and_si128(halves, _mm_shuffle_epi32::<0b01_00_11_10>(halves));
-                    job.ok = _mm_cvtsi128_si32(right) != 0;
-                    job.metrics = part::<0, METRICS_LEN, 16>(&store(_mm_and_si128(text, right)));
+            let put_opened = |jobs: [&mut OpenJob<'_>; WIDTH], texts: Lanes, tags: &Tags| {
+                // No branch and no early end: time does not tell how much of a forged tag was right.
+                let zero = zero_halves(tags.hash);
+                let right = and(zero, swap(zero));
+                let opened = and(xor(texts, constant(RIGHT)), right);
+                for (job, opened) in jobs.into_iter().zip(split(opened)) {
+                    job.opened = Opened(store(opened));
                 }
             };
             let (mut before, mut tags) = (None, Tags::none());
             for jobs in lanes {
                 let (texts, next) = crypt::<KEY_LEN, true>(
-                    jobs.each_ref().map(|job| job.key),
-                    jobs.each_ref().map(|job| job.base_nonce),
+                    jobs.each_ref().map(|job| &job.key.0),
                     jobs.each_ref().map(|job| job.option),
                     &mut tags,
                 );
                 if let Some((jobs, texts)) = before {
-                    check(jobs, texts, &tags);
+                    put_opened(jobs, texts, &tags);
                 }
                 (before, tags) = (Some((jobs, texts)), next);
             }
             if let Some((jobs, texts)) = before {
                 tags.finish();
-                check(jobs, texts, &tags);
+                put_opened(jobs, texts, &tags);
             }
         }
     };

@@ -1,19 +1,25 @@
 //! AES-GCM for exactly one shape, a few options at once: 6 bytes of additional data, 14 of text, a key each.
 //!
 //! [`lanes`] is the algorithm, written once over "one block of each option". [`aesni`] holds two options in two 128-bit registers,
-//! [`vaes`] four in two of 256 bits. `docs/seal-kernel.md` explains the algebra.
+//! [`vaes`] four in two of 256 bits, [`avx512`] eight in two of 512. `docs/seal-kernel.md` explains the algebra.
 
 #![allow(unsafe_code)]
 
 mod aesni;
+mod avx512;
 mod lanes;
 mod vaes;
 
 pub(super) use aesni::AesNi;
+pub(super) use avx512::Avx512;
 pub(super) use vaes::Vaes;
 
 use crate::crypto::seal::{OPTION_LEN, OpenJob, SealJob};
+use crate::crypto::session::SessionKey;
 use core::arch::x86_64::{__m128i, _mm_set_epi64x, _mm_setzero_si128, _mm_storeu_si128};
+
+/// Nobody's, for jobs that nobody reads.
+static NO_KEY: SessionKey = SessionKey::none();
 
 /// A block in a register, byte 0 lowest.
 #[inline]
@@ -56,7 +62,6 @@ fn to_seal<'c, const N: usize>(
 ) -> impl Iterator<Item = [SealJob<'c>; N]> {
     let again = |job: &'c mut SealJob<'_>| SealJob {
         key: job.key,
-        base_nonce: job.base_nonce,
         option: &mut *job.option,
     };
     let (whole, rest) = jobs.as_chunks_mut::<N>();
@@ -65,8 +70,7 @@ fn to_seal<'c, const N: usize>(
         spare.each_mut().map(|option| match rest.next() {
             Some(job) => again(job),
             None => SealJob {
-                key: &[0; 32],
-                base_nonce: &[0; 12],
+                key: &NO_KEY,
                 option,
             },
         })
@@ -90,7 +94,7 @@ fn to_open<'c, 'j, const N: usize>(
 
 /// Jobs for [`to_open`] to spare.
 fn spare<'j, const N: usize>() -> [OpenJob<'j>; N] {
-    [(); N].map(|()| OpenJob::new(&[0; 32], &[0; 12], &[0; OPTION_LEN]))
+    [(); N].map(|()| OpenJob::new(&NO_KEY, &[0; OPTION_LEN]))
 }
 
 /// The block that starts at `AT` of each.
@@ -102,19 +106,6 @@ fn blocks<const AT: usize, const LEN: usize, const N: usize>(
     let mut blocks = [_mm_setzero_si128(); N];
     for (block, bytes) in blocks.iter_mut().zip(bytes) {
         *block = load(part::<AT, 16, LEN>(bytes));
-    }
-    blocks
-}
-
-/// Bytes 0 to 8 and 4 to 12 of each base nonce, side by side: two loads, none of them past the end.
-#[inline]
-#[target_feature(enable = "sse2")]
-fn nonce_halves<const N: usize>(base_nonces: [&[u8; 12]; N]) -> [__m128i; N] {
-    let mut blocks = [_mm_setzero_si128(); N];
-    for (block, nonce) in blocks.iter_mut().zip(base_nonces) {
-        let low = i64::from_le_bytes(part::<0, 8, 12>(nonce));
-        let high = i64::from_le_bytes(part::<4, 8, 12>(nonce));
-        *block = _mm_set_epi64x(high, low);
     }
     blocks
 }

