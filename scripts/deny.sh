@@ -4,7 +4,8 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 
-cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+# Unoptimised: it takes longer to build than to run.
+cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug cargo-deny
 cargo deny --locked check bans licenses sources
 # The database of vulnerabilities is fetched from the network; a machine without it is no reason to fail.
 if cargo deny --locked fetch db >/dev/null 2>&1; then
