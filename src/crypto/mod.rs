@@ -1,8 +1,8 @@
 //! Key schedule and sealing (protocol sections 2 and 3).
 //!
 //! [`schedule`] leads from a PairMasterSecret to the [`session`] key of one 5-tuple, epoch and Kri; [`seal`] puts that key to
-//! work on batches of options. [`hpke`] is how two Primaries agree on the PairMasterSecret, [`ibc`] the identity-based mode (sections 5
-//! and 6). Workers call [`schedule`] and [`seal`] only, and nothing in those allocates.
+//! work on batches of options. [`hpke`] is how two Primaries agree on the PairMasterSecret, [`ibc`] the identity-based mode
+//! (sections 5 and 6). Workers call [`schedule`] and [`seal`] only, and nothing in those allocates.
 
 pub mod hpke;
 pub mod ibc;

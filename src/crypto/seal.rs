@@ -45,8 +45,8 @@ pub struct OpenJob<'a> {
     pub opened: Opened,
 }
 
-/// What came of opening an option: metric bytes, and two with all bits set; or, if its tag was wrong, zeros. So that either is written, and
-/// read, as one block.
+/// What came of opening an option: metric bytes and two with all bits set behind them; if its tag was wrong, zeros. Sixteen bytes, which
+/// are written and read as one block.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened(pub(super) [u8; METRICS_LEN + 2]);
 

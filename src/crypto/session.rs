@@ -12,7 +12,7 @@ pub(super) const SESSION_LEN: usize = NONCE_LEN + MAX_KEY_LEN;
 
 /// A SessionTemporaryKey with its base nonce (protocol section 3). 44 bytes, zeroed when dropped.
 ///
-/// The nonce stands in front, so that either is within the first or the last blocks of what one pointer leads to.
+/// One piece of memory, so that kernels follow one pointer; the nonce stands in front, where a block that starts with it ends within the key.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SessionKey(pub(super) [u8; SESSION_LEN]);
 

@@ -1,5 +1,6 @@
-//! AES-GCM over a block of each of a few options at once, as text that [`super::aesni`], [`super::vaes`] and [`super::avx512`] each compile with
-//! their own instructions and for their own number of options. It is a macro because `target_feature` takes nothing but a literal.
+//! AES-GCM over a block of each of a few options at once, as text that [`super::aesni`], [`super::vaes`] and [`super::avx512`] each
+//! compile with their own instructions and for their own number of options. It is a macro because `target_feature` takes nothing but a
+//! literal.
 //!
 //! Where it is used, these names must mean:
 //!
@@ -251,7 +252,7 @@ macro_rules! gcm_of_lanes {
             hash: Lanes,
             /// Text as received or sent, reversed.
             ciphertext: Lanes,
-            /// What hides the tag, on opening with the tag received.
+            /// What hides the tag; on opening with the tag received added to it.
             mask: Lanes,
             /// A product that is being folded.
             low: Lanes,
@@ -315,8 +316,8 @@ macro_rules! gcm_of_lanes {
             }
         }
 
-        /// Output text (two zero bytes behind it) of each option, and its tag to be made, on opening the difference to the one received.
-        /// `before` is done when this is.
+        /// Output text (two zero bytes behind it) of each option, and its tag to be made; on opening the difference of that to the tag
+        /// received. `before` is done when this is.
         #[inline]
         #[target_feature(enable = $features)]
         fn crypt<const KEY_LEN: usize, const OPEN: bool>(
