@@ -18,35 +18,14 @@ impl AesNi {
             && is_x86_feature_detected!("avx"))
         .then_some(Self(()))
     }
-
-    pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
-        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
-    }
-
-    pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal`.
-        unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
-    }
 }
 
 const WIDTH: usize = 2;
 
 type Lanes = [__m128i; WIDTH];
 
-/// Functions that do to each register of their lanes what an intrinsic does to one.
-macro_rules! each {
-    ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
-        #[inline]
-        #[target_feature(enable = "aes,pclmulqdq,avx")]
-        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
-            [$f($($arg[0]),+), $f($($arg[1]),+)]
-        }
-    )+};
-}
-
 each! {
+    "aes,pclmulqdq,avx";
     xor(a, b) = _mm_xor_si128;
     and(a, b) = _mm_and_si128;
     shuffle(a, mask) = _mm_shuffle_epi8;
@@ -86,18 +65,7 @@ fn zero_halves(a: Lanes) -> Lanes {
     a.map(|half| _mm_cmpeq_epi64(half, _mm_setzero_si128()))
 }
 
-/// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
-/// which of it to add.
-#[inline]
-#[target_feature(enable = "aes,pclmulqdq,avx")]
-fn double(a: Lanes) -> Lanes {
-    xor(
-        add_halves(a, a),
-        and(sign_words(spread_words(a)), constant(CARRIES)),
-    )
-}
-
-gcm_of_lanes!("aes,pclmulqdq,avx", xmm_reg);
+gcm_of_lanes!(AesNi, "aes,pclmulqdq,avx", xmm_reg);
 
 #[cfg(test)]
 use AesNi as Tier;

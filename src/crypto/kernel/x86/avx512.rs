@@ -20,35 +20,14 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw"))
         .then_some(Self(()))
     }
-
-    pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
-        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
-    }
-
-    pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal`.
-        unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
-    }
 }
 
 const WIDTH: usize = 8;
 
 type Lanes = [__m512i; 2];
 
-/// Functions that do to each register of their lanes what an intrinsic does to one.
-macro_rules! each {
-    ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
-        #[inline]
-        #[target_feature(enable = "aes,pclmulqdq,avx512f,avx512bw,vaes,vpclmulqdq")]
-        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
-            [$f($($arg[0]),+), $f($($arg[1]),+)]
-        }
-    )+};
-}
-
 each! {
+    "aes,pclmulqdq,avx512f,avx512bw,vaes,vpclmulqdq";
     xor(a, b) = _mm512_xor_si512;
     and(a, b) = _mm512_and_si512;
     shuffle(a, mask) = _mm512_shuffle_epi8;
@@ -104,18 +83,11 @@ fn zero_halves(a: Lanes) -> Lanes {
     a.map(|half| _mm512_maskz_set1_epi64(_mm512_testn_epi64_mask(half, half), -1))
 }
 
-/// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
-/// which of it to add.
-#[inline]
-#[target_feature(enable = "aes,pclmulqdq,avx512f,avx512bw,vaes,vpclmulqdq")]
-fn double(a: Lanes) -> Lanes {
-    xor(
-        add_halves(a, a),
-        and(sign_words(spread_words(a)), constant(CARRIES)),
-    )
-}
-
-gcm_of_lanes!("aes,pclmulqdq,avx512f,avx512bw,vaes,vpclmulqdq", zmm_reg);
+gcm_of_lanes!(
+    Avx512,
+    "aes,pclmulqdq,avx512f,avx512bw,vaes,vpclmulqdq",
+    zmm_reg
+);
 
 #[cfg(test)]
 use Avx512 as Tier;

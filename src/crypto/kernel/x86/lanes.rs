@@ -17,9 +17,11 @@
 //! | `zero_halves(a)` | all bits of each 64-bit half that is zero, none of the others |
 //! | `round(a, key)`, `last_round(a, key)` | a round of AES encryption |
 //! | `clmul::<I>(a, b)` | the carry-less product of one half of each: bit 0 of I takes the upper one of `a`, bit 4 of `b` |
-//! | `double(a)` | shifted left by one bit, in GHASH's field |
+//! | `add_halves(a, b)` | sums of the 64-bit halves |
+//! | `spread_words(a)` | of the four words from the lowest on: the fourth, the first, the second and the fourth |
+//! | `sign_words(a)` | all bits of each word whose highest is set, none of the others |
 //!
-//! The macro takes the instructions and the class of registers that `Lanes` are in.
+//! The macro takes the type that proves that the processor has the instructions, these, and the class of registers that `Lanes` are in.
 
 /// For `fold`: x^128 = x^7 + x^2 + x + 1 in GHASH's field, all but the 1. In the upper half, bit 64 - i stands for x^i.
 pub(super) const POLYNOMIAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc2];
@@ -75,13 +77,53 @@ pub(super) const fn counter(value: u8) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, value]
 }
 
+/// Functions that do to each of two registers what an intrinsic does to one.
+macro_rules! each {
+    ($features:literal; $($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
+            [$f($($arg[0]),+), $f($($arg[1]),+)]
+        }
+    )+};
+}
+
 macro_rules! gcm_of_lanes {
-    ($features:literal, $register:ident) => {
+    ($tier:ident, $features:literal, $register:ident) => {
+        impl $tier {
+            pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(
+                self,
+                jobs: &mut [SealJob<'_>],
+            ) {
+                // SAFETY: `seal_lanes` and all that it calls enable features that the tier's `detect` asks for, with those that they
+                // imply, and only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked
+                // references.
+                unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
+            }
+
+            pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(
+                self,
+                jobs: &mut [OpenJob<'_>],
+            ) {
+                // SAFETY: as in `seal`.
+                unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
+            }
+        }
+
         /// One block for all options.
         #[inline]
         #[target_feature(enable = $features)]
         fn constant(block: [u8; 16]) -> Lanes {
             all(load(block))
+        }
+
+        /// Shifts left by one bit, in GHASH's field. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for
+        /// them, tell which of it to add.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn double(a: Lanes) -> Lanes {
+            let carried = sign_words(spread_words(a));
+            xor(add_halves(a, a), and(carried, constant(CARRIES)))
         }
 
         /// `SubWord` of the word that `mask` takes to all four words of `key`, and a round constant added.
@@ -428,4 +470,4 @@ macro_rules! gcm_of_lanes {
     };
 }
 
-pub(super) use gcm_of_lanes;
+pub(super) use {each, gcm_of_lanes};

@@ -20,35 +20,14 @@ impl Vaes {
             && is_x86_feature_detected!("vpclmulqdq"))
         .then_some(Self(()))
     }
-
-    pub(in crate::crypto::kernel) fn seal<const KEY_LEN: usize>(self, jobs: &mut [SealJob<'_>]) {
-        // SAFETY: `seal_lanes` and all that it calls enable features that `detect` asks for, with those that they imply, and
-        // only `detect` makes a value of this type. Nothing else about the call is unsafe: it takes checked references.
-        unsafe { seal_lanes::<KEY_LEN>(to_seal(jobs, &mut [[0; OPTION_LEN]; WIDTH])) };
-    }
-
-    pub(in crate::crypto::kernel) fn open<const KEY_LEN: usize>(self, jobs: &mut [OpenJob<'_>]) {
-        // SAFETY: as in `seal`.
-        unsafe { open_lanes::<KEY_LEN>(to_open(jobs, &mut spare())) };
-    }
 }
 
 const WIDTH: usize = 4;
 
 type Lanes = [__m256i; 2];
 
-/// Functions that do to each register of their lanes what an intrinsic does to one.
-macro_rules! each {
-    ($($name:ident $(<$n:ident>)? ($($arg:ident),+) = $f:expr;)+) => {$(
-        #[inline]
-        #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-        fn $name $(<const $n: i32>)? ($($arg: Lanes),+) -> Lanes {
-            [$f($($arg[0]),+), $f($($arg[1]),+)]
-        }
-    )+};
-}
-
 each! {
+    "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq";
     xor(a, b) = _mm256_xor_si256;
     and(a, b) = _mm256_and_si256;
     shuffle(a, mask) = _mm256_shuffle_epi8;
@@ -95,18 +74,11 @@ fn zero_halves(a: Lanes) -> Lanes {
     a.map(|half| _mm256_cmpeq_epi64(half, _mm256_setzero_si256()))
 }
 
-/// Shifts left by one bit. The bits that fall out of the halves, spread over the words that [`CARRIES`] has for them, tell
-/// which of it to add.
-#[inline]
-#[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq")]
-fn double(a: Lanes) -> Lanes {
-    xor(
-        add_halves(a, a),
-        and(sign_words(spread_words(a)), constant(CARRIES)),
-    )
-}
-
-gcm_of_lanes!("aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq", ymm_reg);
+gcm_of_lanes!(
+    Vaes,
+    "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq",
+    ymm_reg
+);
 
 #[cfg(test)]
 use Vaes as Tier;
