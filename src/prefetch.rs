@@ -14,3 +14,16 @@ pub(crate) fn prefetch_line(at: *const u8) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
+
+/// The same for a line that will be written: it is taken from the core that wrote it last at once, not first shared with it. Processors
+/// that do not know this instruction do nothing.
+#[inline]
+pub(crate) fn prefetch_line_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above. It is no intrinsic, as the compiler would not use this instruction for all processors that have it.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}

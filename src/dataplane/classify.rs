@@ -68,20 +68,21 @@ impl Candidates {
     }
 }
 
-/// Parses a burst. `wanted` has the last word on packets that parsed well, by the option in them.
+/// Parses a burst into `candidates`, which are empty. `wanted` has the last word on packets that parsed well, by the option in them.
 #[inline]
 pub(super) fn classify<B: PacketBuf>(
     turn: &Turn<'_>,
     burst: &[B],
     fates: &mut Fates,
     wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
-) -> Candidates {
+    candidates: &mut Candidates,
+) {
     let option_type = turn.view.snapshot.policy.option_type;
-    let mut candidates = Candidates::default();
-    burst.iter().take(AHEAD).for_each(PacketBuf::prefetch);
+    let grows = turn.direction == Direction::Out;
+    burst.iter().take(AHEAD).for_each(|buf| buf.prefetch(grows));
     for (at, buf) in burst.iter().enumerate().take(BURST) {
         if let Some(later) = burst.get(at + AHEAD) {
-            later.prefetch();
+            later.prefetch(grows);
         }
         let frame = buf.data();
         candidates.bytes += frame.len() as u64;
@@ -110,7 +111,6 @@ pub(super) fn classify<B: PacketBuf>(
             }
         }));
     }
-    candidates
 }
 
 /// Parses a frame that is not a common one.

@@ -41,7 +41,8 @@ pub(super) fn open<'p, B: PacketBuf>(
     likely: &Likely<'p>,
 ) {
     let mut tries = ArrayVec::<Option<Try<'p>>, BURST>::new();
-    let results = open_batch(turn, burst, candidates, likely, &mut tries);
+    let mut results = ArrayVec::<Opened, BURST>::new();
+    open_batch(turn, burst, candidates, likely, &mut tries, &mut results);
     let mut results = results.iter();
     let mut stripped = 0;
     let packets = burst
@@ -92,9 +93,10 @@ fn open_batch<'p, B: PacketBuf>(
     candidates: &Candidates,
     likely: &Likely<'p>,
     tries: &mut ArrayVec<Option<Try<'p>>, BURST>,
-) -> ArrayVec<Opened, BURST> {
+    results: &mut ArrayVec<Opened, BURST>,
+) {
     let mut known = None;
-    let mut batch = Batch::new(turn);
+    let mut batch = Batch::new(turn, results);
     for ((buf, c), likely) in burst.iter().zip(&candidates.all).zip(likely) {
         let found = likely.and_then(|entry| {
             let (option, pair, held) =
@@ -107,7 +109,6 @@ fn open_batch<'p, B: PacketBuf>(
         let _ = tries.try_push(found);
     }
     batch.finish();
-    batch.results
 }
 
 /// The sealed option of a packet of `entry`'s flow, and the key of its F bit that was used last. Its cache lines are on their way.
@@ -158,20 +159,20 @@ fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<()
 }
 
 /// Options that are opened at once: of one algorithm.
-struct Batch<'t, 'b, 'p> {
+struct Batch<'t, 'b, 'p, 'r> {
     turn: &'t Turn<'p>,
     aead: Aead,
     jobs: ArrayVec<OpenJob<'b>, BURST>,
-    results: ArrayVec<Opened, BURST>,
+    results: &'r mut ArrayVec<Opened, BURST>,
 }
 
-impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
-    fn new(turn: &'t Turn<'p>) -> Self {
+impl<'t, 'b, 'p: 'b, 'r> Batch<'t, 'b, 'p, 'r> {
+    fn new(turn: &'t Turn<'p>, results: &'r mut ArrayVec<Opened, BURST>) -> Self {
         Self {
             turn,
             aead: Aead::Aes128Gcm,
             jobs: ArrayVec::new(),
-            results: ArrayVec::new(),
+            results,
         }
     }
 

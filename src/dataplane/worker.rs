@@ -1,9 +1,10 @@
 //! One worker: its own counters, budgets and random numbers, and the two ways through the stages.
 
+use super::classify::{Candidates, classify};
 use super::fate::Fates;
 use super::rate::{Budget, Noted, Rate, Throttles};
 use super::shared::{Shared, View};
-use super::{classify, lookup, mark, open};
+use super::{lookup, mark, open};
 use crate::flow::{Pin, Reader};
 use crate::snapshot::Awaited;
 use crate::telemetry::{Counter, Direction, DirectionCounters, WorkerCounters, WorkerPairing};
@@ -89,7 +90,9 @@ impl<'s> Worker<'s> {
     /// Takes a burst from the inside port, received at `now` (cycles): marks and seals.
     pub fn outbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
         self.turn(Direction::Out, burst, now, |turn, tools, burst, fates| {
-            let candidates = classify::classify(turn, burst, fates, not_yet_marked);
+            // Not returned, as it would be copied.
+            let mut candidates = Candidates::default();
+            classify(turn, burst, fates, not_yet_marked, &mut candidates);
             let likely = lookup::look_up(turn, &candidates);
             mark::mark(turn, tools, burst, fates, &candidates, &likely);
             candidates.bytes
@@ -99,7 +102,9 @@ impl<'s> Worker<'s> {
     /// Takes a burst from the outside port, received at `now` (cycles): opens, measures and strips.
     pub fn inbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
         self.turn(Direction::In, burst, now, |turn, tools, burst, fates| {
-            let candidates = classify::classify(turn, burst, fates, |_| Ok(()));
+            // Not returned, as it would be copied.
+            let mut candidates = Candidates::default();
+            classify(turn, burst, fates, |_| Ok(()), &mut candidates);
             let likely = lookup::look_up(turn, &candidates);
             open::open(turn, tools, burst, fates, &candidates, &likely);
             candidates.bytes

@@ -14,7 +14,7 @@ use std::slice;
 use arrayvec::ArrayVec;
 
 use super::ffi;
-use crate::prefetch::prefetch_line;
+use crate::prefetch::prefetch_line_to_write;
 use crate::wire::{NoHeadroom, NoTailroom, PacketBuf};
 
 /// The largest burst, in packets.
@@ -60,7 +60,7 @@ impl Mbuf {
     /// Fetches what DPDK notes of the packet, which every other method reads.
     #[inline]
     pub(super) fn prefetch_header(&self) {
-        prefetch_line(self.0.as_ptr().cast());
+        prefetch_line_to_write(self.0.as_ptr().cast());
     }
 
     /// Whether all of the packet is in [`PacketBuf::data`].
@@ -145,19 +145,19 @@ impl PacketBuf for Mbuf {
     }
 
     #[inline]
-    fn prefetch(&self) {
+    fn prefetch(&self, grows: bool) {
         let m = self.header();
         let start = m
             .buf_addr
             .cast::<u8>()
             .wrapping_add(usize::from(m.data_off));
-        for line in [
-            start,
-            start.wrapping_add(CACHE_LINE),
-            start.wrapping_sub(CACHE_LINE),
-        ] {
-            prefetch_line(line);
-        }
+        let other = if grows {
+            start.wrapping_sub(CACHE_LINE)
+        } else {
+            start.wrapping_add(CACHE_LINE)
+        };
+        prefetch_line_to_write(start);
+        prefetch_line_to_write(other);
     }
 }
 

@@ -38,9 +38,9 @@ pub trait PacketBuf {
     /// # Errors
     /// [`NoTailroom`] leaves the packet as it was.
     fn resize(&mut self, len: usize) -> Result<(), NoTailroom>;
-    /// Has the processor fetch the packet's headers, which will be read soon, and what stands in front of them. A packet that no device
-    /// and no other core has written need not be fetched.
-    fn prefetch(&self) {}
+    /// Has the processor fetch what will be read and written soon: the packet's first bytes, and those in front of them if the packet
+    /// `grows`, else those behind. A packet that no device and no other core has written need not be fetched.
+    fn prefetch(&self, _grows: bool) {}
 }
 
 /// A packet on the heap with as much headroom as an mbuf has.
