@@ -368,10 +368,7 @@ fn accept_in_clear<'p>(
 ) -> Result<(), Counter> {
     let entry = turn.flow(m.whole, m.entry, || tools.random.next() as u16)?;
     let number = entry.sequence.extend(metrics.psntp);
-    entry
-        .incoming
-        .accept_in_clear(number, &turn.shared.table.places)
-        .map_err(refused)?;
+    entry.incoming.accept_in_clear(number).map_err(refused)?;
     turn.note(entry, &m.pair, false);
     measure(turn, m.pair.stats, entry, metrics, KeyAge::None);
     Ok(())

@@ -29,8 +29,9 @@ pub(crate) mod life {
 /// byte    0   name, life, route                                             every packet
 ///        64   outgoing: key changes | 128 its two keys | 256 its number,    one that goes out: one key, the line at 256
 ///             the last packet received, newest send times | 320 older ones
-///       416   incoming: key changes | 448 numbers of its places, roles,     one that comes in: the line at 448, then key and window
-///             the highest number | 512 what was measured                    in their place, and what it measures
+///       416   incoming: key changes | 448 its own key | 512 its window,     one that comes in: the lines at 448 (or that of another
+///             roles, the other places | 576 what was measured               place), 512 and 576
+///       624   the highest number | 640 earlier series
 /// ```
 #[repr(C, align(64))]
 pub struct Entry {
@@ -46,10 +47,10 @@ pub struct Entry {
     pub outgoing: Outgoing,
     /// The receiver's half.
     pub incoming: Incoming,
-    /// Loss and reordering of what came in.
-    pub sequence: Sequence,
     /// Round trips and server delays.
     pub measured: Measured,
+    /// Loss and reordering of what came in.
+    pub sequence: Sequence,
     /// While the entry is in no flow's hands: the next such one.
     link: AtomicU32,
 }
@@ -120,8 +121,8 @@ impl Entry {
             failed_in_a_row: AtomicU32::new(0),
             outgoing: Outgoing::new(),
             incoming: Incoming::new(),
-            sequence: Sequence::new(),
             measured: Measured::new(),
+            sequence: Sequence::new(),
             link: AtomicU32::new(0),
         }
     }
@@ -163,12 +164,11 @@ impl Entry {
         self.outgoing.prefetch();
     }
 
-    /// Fetches what a packet that comes in needs first: its key can be told only from the roles, which are on the line of the
-    /// highest number.
+    /// Fetches what a packet that comes in needs first. Its key is the flow's own for all that can be told before the roles are there.
     #[inline]
     pub fn prefetch_incoming(&self) {
         super::prefetch(self);
-        super::prefetch(&self.sequence);
+        self.incoming.prefetch();
         super::prefetch(&self.measured);
         self.outgoing.prefetch();
     }
@@ -438,12 +438,12 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_to_its_budget() {
-        assert_eq!(size_of::<Entry>(), 576);
+        assert_eq!(size_of::<Entry>(), 704);
         assert_eq!(offset_of!(Entry, outgoing), 64);
         assert_eq!(offset_of!(Entry, incoming), 416);
-        // Incoming's second half and this are one line.
-        assert_eq!(offset_of!(Entry, sequence), 480);
-        assert_eq!(offset_of!(Entry, measured), 512);
+        assert_eq!(offset_of!(Entry, measured), 576);
+        // What packets change of it is on the line of what is measured.
+        assert_eq!(offset_of!(Entry, sequence), 624);
     }
 
     #[test]

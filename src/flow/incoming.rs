@@ -1,13 +1,13 @@
 //! The receiver's half of a flow: which keys open it, and which packets were opened already (protocol section 4).
 //!
 //! A flow has up to two *tracks*, one per sending generation; a track is the key that opened last and the one before it, each
-//! with its own replay window. Keys stand in up to four places, taken from the table's pool ([`super::places`]) when the flow needs one
-//! more. One word says which of them plays which role, and with which F bit, so that the key of a packet is fetched without a look at
-//! the others:
+//! with its own replay window. Keys stand in up to four places: the flow's own, which is all that most flows need, and more taken from
+//! the table's pool ([`super::places`]) when the flow needs one more. One word says which of them plays which role, and with which F bit,
+//! so that the key of a packet is fetched without a look at the others:
 //!
 //! ```text
 //! roles    track 0: now | track 0: before | track 1: now | track 1: before      a byte each: place + 4 * F, or NONE
-//! places   first | second | third | fourth                                      number in the pool + 1, or 0: not taken yet
+//! places   the flow's own | second | third | fourth                             number in the pool + 1, or 0: not taken yet
 //! ```
 //!
 //! State changes only after a packet opened. Taking in a new key is rare; whichever worker wins `claim` does it, and one that
@@ -109,13 +109,15 @@ pub struct Head {
 
 /// The receiver's half of a flow. `places`, for all that take them, are those of the table that the flow is in.
 ///
-/// Only key changes touch its first half; the second is on one cache line of the entry.
+/// Only key changes touch the stamps. The own key is a cache line of the entry, and its window and all that follows another.
 #[repr(C)]
 pub struct Incoming {
     /// When each place's key left the roles.
     stamps: [AtomicU64; PLACES],
-    /// Number in the pool + 1, or 0 where none was taken yet.
-    places: [AtomicU32; PLACES],
+    /// The first place.
+    own: Place,
+    /// The others: number in the pool + 1, or 0 where none was taken yet.
+    more: [AtomicU32; PLACES - 1],
     roles: AtomicU32,
     claim: AtomicU32,
     /// When each track last accepted a packet, in ticks of 2^[`TICK_SHIFT`] cycles.
@@ -194,7 +196,8 @@ impl Incoming {
     pub(crate) fn new() -> Self {
         let incoming = Self {
             stamps: std::array::from_fn(|_| AtomicU64::new(0)),
-            places: std::array::from_fn(|_| AtomicU32::new(0)),
+            own: Place::new(),
+            more: std::array::from_fn(|_| AtomicU32::new(0)),
             roles: AtomicU32::new(0),
             claim: AtomicU32::new(0),
             used: std::array::from_fn(|_| AtomicU32::new(0)),
@@ -203,8 +206,8 @@ impl Incoming {
         incoming
     }
 
-    /// Makes a fresh half without keys; to be called before anyone else can see the flow. It has no places: the flow before gave its
-    /// own back.
+    /// Makes a fresh half without keys; to be called before anyone else can see the flow. Its own place is empty and it has no others: the
+    /// flow before left it so.
     pub(crate) fn reset(&self) {
         self.roles
             .store(u32::from_ne_bytes([NONE; 4]), Ordering::Relaxed);
@@ -219,7 +222,10 @@ impl Incoming {
     /// # Safety
     /// No worker may see the flow, and `places` are those of its table.
     pub(crate) unsafe fn wipe(&self, places: &Places) {
-        for place in &self.places {
+        // SAFETY: the caller is the only one who can reach the flow.
+        unsafe { self.own.wipe() };
+        self.own.window.reset();
+        for place in &self.more {
             if let Some(number) = place.load(Ordering::Relaxed).checked_sub(1) {
                 place.store(0, Ordering::Relaxed);
                 // SAFETY: the flow took the place and names it no more, and the caller is the only one who can reach the flow.
@@ -232,16 +238,33 @@ impl Incoming {
         self.roles.load(Ordering::Acquire).to_ne_bytes()
     }
 
-    /// Whether the flow has taken its place `place`.
-    fn has(&self, place: usize) -> bool {
-        self.places[place].load(Ordering::Relaxed) != 0
+    /// What says which place of the pool is the flow's place `place`; `None` for its own.
+    #[inline]
+    fn taken(&self, place: usize) -> Option<&AtomicU32> {
+        self.more.get(place.wrapping_sub(1))
     }
 
-    /// The place of the pool that is the flow's place `place`, if it was taken.
+    /// Whether the flow has its place `place`.
+    fn has(&self, place: usize) -> bool {
+        self.taken(place)
+            .is_none_or(|number| number.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The flow's place `place`, if it has it.
     #[inline]
-    fn at<'p>(&self, place: usize, places: &'p Places) -> Option<&'p Place> {
-        // Without one, the number is beyond any pool's.
-        places.get(self.places[place].load(Ordering::Acquire).wrapping_sub(1))
+    fn at<'p>(&'p self, place: usize, places: &'p Places) -> Option<&'p Place> {
+        match self.taken(place) {
+            None => Some(&self.own),
+            // Without one, the number is beyond any pool's.
+            Some(number) => places.get(number.load(Ordering::Acquire).wrapping_sub(1)),
+        }
+    }
+
+    /// Fetches what most packets need: own key, its window, and what says whether they do.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        super::prefetch(&self.own.key);
+        super::prefetch(&self.own.window);
     }
 
     /// The key in the place that has `role`: 0 and 1 are of the first track.
@@ -255,10 +278,10 @@ impl Incoming {
     ) -> Option<Held<'p>> {
         let place = self.at(place(*roles.get(role)?)?, places)?;
         // SAFETY: the roles, read under this pin, named the place, so its key was written before (they are published by a
-        // release). The place is this flow's alone until the flow ends, which it cannot before this pin does; and of this flow
-        // only `take_in` writes it again, after a stamp taken when the place had left the roles has passed, which it cannot
-        // before this pin ends either. (`take_in` itself asks for a role that it has yet to publish: it wrote the key before, and
-        // nobody else writes while it holds the claim.)
+        // release). The place, its own or one of the pool, is this flow's alone until the flow ends, which it cannot before this pin
+        // does; and of this flow only `take_in` writes it again, after a stamp taken when the place had left the roles has passed, which
+        // it cannot before this pin ends either. (`take_in` itself asks for a role that it has yet to publish: it wrote the key before,
+        // and nobody else writes while it holds the claim.)
         let key = unsafe { place.key.read() };
         Some(Held {
             key,
@@ -299,27 +322,12 @@ impl Incoming {
     }
 
     /// Takes in a packet whose options come in the clear, by its number from [`super::sequence::Sequence::extend`].
+    /// Its window is that of the flow's own place.
     ///
     /// # Errors
-    /// [`Refused::Replay`]; [`Refused::Busy`] for want of a window.
-    pub fn accept_in_clear(&self, number: u32, places: &Places) -> Result<(), Refused> {
-        let place = match self.at(0, places) {
-            Some(place) => place,
-            None => self.first_place(places)?,
-        };
-        place.window.accept(number).map_err(Refused::Replay)
-    }
-
-    /// The flow's first place, for its window.
-    #[cold]
-    fn first_place<'p>(&self, places: &'p Places) -> Result<&'p Place, Refused> {
-        self.claimed(|| {
-            // Another worker may have taken it meanwhile.
-            if !self.has(0) {
-                self.take_place(places);
-            }
-            self.at(0, places).ok_or(Refused::Busy)
-        })
+    /// [`Refused::Replay`].
+    pub fn accept_in_clear(&self, number: u32) -> Result<(), Refused> {
+        self.own.window.accept(number).map_err(Refused::Replay)
     }
 
     /// Does what only one worker may do at a time; with another one at it, nothing.
@@ -373,7 +381,7 @@ impl Incoming {
             self.make_room(roles, track, pin);
             return Err(Refused::Busy);
         };
-        // SAFETY: the place is this flow's alone from when it was taken from the pool until the flow ends. Of this flow, only the
+        // SAFETY: the place is this flow's alone, one of the pool from when it was taken until the flow ends. Of this flow, only the
         // holder of `claim` writes keys. Nobody reads this one: the place is in no role, and either the stamp taken when it left
         // them has passed, or it never was in one.
         unsafe {
@@ -449,9 +457,8 @@ impl Incoming {
     /// Takes one more place from the pool. Only the holder of `claim` does.
     fn take_place(&self, places: &Places) -> Option<usize> {
         let index = (0..PLACES).find(|&index| !self.has(index))?;
-        let number = places.take()?;
-        // A release: packets in the clear find the place by its number alone, and its window has to be empty by then.
-        self.places[index].store(number + 1, Ordering::Release);
+        let taken = self.taken(index)?;
+        taken.store(places.take()? + 1, Ordering::Release);
         Some(index)
     }
 

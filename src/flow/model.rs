@@ -383,6 +383,8 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
             };
             assert_eq!(flow.take_in(&found, &pin, &places, |_| true), Ok(()));
         };
+        // In its own place, and in one of the pool.
+        take_in(&flow, 0, 1);
         take_in(&flow, 0, 2);
         let worker = {
             let (q, places, flow, shown) = (q.clone(), places.clone(), flow.clone(), shown.clone());
@@ -405,6 +407,7 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
             // SAFETY: out of sight, and the worker has ended its burst.
             unsafe { flow.wipe(&places) };
             let next = Incoming::new();
+            take_in(&next, 1, 3);
             take_in(&next, 1, 4);
             assert_eq!(places.in_use(), 1, "the same place");
         }

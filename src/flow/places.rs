@@ -1,11 +1,11 @@
-//! Places for the keys that open packets, each with its replay window: a pool that all flows of a table share.
+//! Places for the keys that open packets, each with its replay window: a flow's own, and a pool that all flows of a table share.
 //!
-//! A flow with one sender holds one key at first, two after a key change, and needs a third place while it takes in the next one; only a
-//! flow with two senders at a time may need a fourth. So a place is taken when a flow needs one more, and comes back when the flow
-//! ends: between these a place is one flow's alone. There are three places a flow of the table's capacity. Those that were never
-//! needed cost nothing but address space, or reserved hugepages, which are set aside.
+//! A flow with one sender holds one key at first, which stands in its own place, two after a key change, and needs a third place while it
+//! takes in the next one; only a flow with two senders at a time may need a fourth. So a place is taken from the pool when a flow needs one
+//! more, and comes back when the flow ends: between these a place is one flow's alone. The pool has two places a flow of the table's
+//! capacity. Those that were never needed cost nothing but address space, or reserved hugepages, which are set aside.
 //!
-//! A place is 96 bytes, so every other one begins in the middle of a cache line; yet key and window of each are on two lines:
+//! A place is 96 bytes, so every other one of the pool begins in the middle of a cache line; yet key and window of each are on two lines:
 //!
 //! ```text
 //! even   key, key | window, -            odd   -, key | key, window            in halves of lines
@@ -22,8 +22,8 @@ use super::sync::{Ordering, SharedCell};
 use crossbeam::utils::CachePadded;
 use std::io;
 
-/// Places a flow of the table's capacity.
-const A_FLOW: usize = 3;
+/// Places of the pool a flow of the table's capacity.
+const A_FLOW: usize = 2;
 
 /// One place. While it is free, its window keeps the link to the next free one.
 #[repr(C, align(32))]
@@ -48,6 +48,25 @@ impl Linked for Place {
     }
 }
 
+impl Place {
+    #[cfg(any(test, feature = "loom"))]
+    pub(super) fn new() -> Self {
+        Self {
+            key: SharedCell::new(InKey::default()),
+            window: Window::new(),
+        }
+    }
+
+    /// Overwrites the key.
+    ///
+    /// # Safety
+    /// No worker may see the place's flow.
+    pub(super) unsafe fn wipe(&self) {
+        // SAFETY: the place is one flow's alone, and only the caller can reach that.
+        unsafe { self.key.write(InKey::wipe) };
+    }
+}
+
 impl Places {
     /// Bytes set aside for each flow of the table's capacity.
     pub(crate) const BYTES_A_FLOW: usize = A_FLOW * size_of::<Place>();
@@ -59,10 +78,7 @@ impl Places {
         #[cfg(feature = "loom")]
         let places = {
             let _ = huge;
-            Slab::owned(A_FLOW * flows, || Place {
-                key: SharedCell::new(InKey::default()),
-                window: Window::new(),
-            })
+            Slab::owned(A_FLOW * flows, Place::new)
         };
         Ok(Self {
             places,
@@ -101,8 +117,8 @@ impl Places {
         let Some(place) = self.get(number) else {
             return;
         };
-        // SAFETY: the place is the flow's alone since it was taken, and only the caller can reach the flow.
-        unsafe { place.key.write(InKey::wipe) };
+        // SAFETY: the place is the flow's alone since it was taken, and no worker may see that.
+        unsafe { place.wipe() };
         self.free.give_back(&self.places, number);
     }
 }
@@ -136,8 +152,8 @@ mod tests {
     #[test]
     fn a_place_comes_back_without_key_and_is_taken_with_an_empty_window() {
         let places = Places::new(1, false).unwrap();
-        let numbers = [(); 4].map(|()| places.take());
-        assert_eq!(numbers, [Some(0), Some(1), Some(2), None]);
+        let numbers = [(); 3].map(|()| places.take());
+        assert_eq!(numbers, [Some(0), Some(1), None]);
         let place = places.get(1).unwrap();
         // SAFETY: no other thread is here.
         unsafe {
@@ -150,7 +166,7 @@ mod tests {
             // SAFETY: as above.
             unsafe { places.give_back(number) };
         }
-        assert_eq!(places.in_use(), 1);
+        assert_eq!(places.in_use(), 0);
         // SAFETY: as above.
         assert_eq!(unsafe { place.key.read() }.session.key(), &[0; 32]);
         assert_eq!(places.take(), Some(1), "the last one that came back");

@@ -199,7 +199,7 @@ fn places_of_flows_that_age_out_come_back() {
                 assert_eq!(taken, Ok(()));
             }
         }
-        assert_eq!((t.len(), t.places.in_use()), (8, 24));
+        assert_eq!((t.len(), t.places.in_use()), (8, 16));
         worker.rest();
         for _ in 0..5 {
             age(&t, &mut ageing, &mut manager, now + 2 * TIMEOUT);
