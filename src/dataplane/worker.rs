@@ -89,35 +89,39 @@ impl<'s> Worker<'s> {
 
     /// Takes a burst from the inside port, received at `now` (cycles): marks and seals.
     pub fn outbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
-        self.turn(Direction::Out, burst, now, |turn, tools, burst, fates| {
-            // Not returned, as it would be copied.
-            let mut candidates = Candidates::default();
-            classify(turn, burst, fates, not_yet_marked, &mut candidates);
-            let likely = lookup::look_up(turn, &candidates);
-            mark::mark(turn, tools, burst, fates, &candidates, &likely);
-            candidates.bytes
-        })
+        self.turn(
+            Direction::Out,
+            burst,
+            now,
+            |turn, tools, burst, fates, candidates| {
+                classify(turn, burst, fates, not_yet_marked, candidates);
+                let likely = lookup::look_up(turn, candidates);
+                mark::mark(turn, tools, burst, fates, candidates, &likely);
+            },
+        )
     }
 
     /// Takes a burst from the outside port, received at `now` (cycles): opens, measures and strips.
     pub fn inbound<B: PacketBuf>(&mut self, burst: &mut [B], now: u64) -> Fates {
-        self.turn(Direction::In, burst, now, |turn, tools, burst, fates| {
-            // Not returned, as it would be copied.
-            let mut candidates = Candidates::default();
-            classify(turn, burst, fates, |_| Ok(()), &mut candidates);
-            let likely = lookup::look_up(turn, &candidates);
-            open::open(turn, tools, burst, fates, &candidates, &likely);
-            candidates.bytes
-        })
+        self.turn(
+            Direction::In,
+            burst,
+            now,
+            |turn, tools, burst, fates, candidates| {
+                classify(turn, burst, fates, |_| Ok(()), candidates);
+                let likely = lookup::look_up(turn, candidates);
+                open::open(turn, tools, burst, fates, candidates, &likely);
+            },
+        )
     }
 
-    /// Runs the stages over a burst. They return how many bytes it had when it came.
+    /// Runs the stages over a burst. What it is made out to be is lent to them, as it would be copied if the first one returned it.
     fn turn<B: PacketBuf>(
         &mut self,
         direction: Direction,
         burst: &mut [B],
         now: u64,
-        stages: impl FnOnce(&Turn<'_>, &mut Tools, &mut [B], &mut Fates) -> u64,
+        stages: impl FnOnce(&Turn<'_>, &mut Tools, &mut [B], &mut Fates, &mut Candidates),
     ) -> Fates {
         let mut fates = Fates::default();
         let pin = self.reader.pin();
@@ -146,11 +150,12 @@ impl<'s> Worker<'s> {
             counters: self.counters.of(direction),
             worker: self.index,
         };
-        let bytes = stages(&turn, tools, burst, &mut fates);
+        let mut candidates = Candidates::default();
+        stages(&turn, tools, burst, &mut fates, &mut candidates);
         // Last, so that whoever finds a packet among those received finds what became of it, too.
         turn.counters
             .add(Counter::PacketsReceived, burst.len() as u64);
-        turn.counters.add(Counter::BytesReceived, bytes);
+        turn.counters.add(Counter::BytesReceived, candidates.bytes);
         fates
     }
 

@@ -1,7 +1,7 @@
 //! The receiver's half of a flow: which keys open it, and which packets were opened already (protocol section 4).
 //!
 //! A flow has up to two *tracks*, one per sending generation; a track is the key that opened last and the one before it, each
-//! with its own replay window. Keys stand in up to four places: the flow's own, which is all that most flows need, and more taken from
+//! with its own replay window. Keys stand in up to four places: the flow's own, all that it needs until a key changes, and more taken from
 //! the table's pool ([`super::places`]) when the flow needs one more. One word says which of them plays which role, and with which F bit,
 //! so that the key of a packet is fetched without a look at the others:
 //!
