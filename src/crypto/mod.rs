@@ -4,6 +4,7 @@
 //! work on batches of options. [`hpke`] is how two Primaries agree on the PairMasterSecret, [`ibc`] the identity-based mode
 //! (sections 5 and 6). Workers call [`schedule`] and [`seal`] only, and nothing in those allocates.
 
+mod expand;
 pub mod hpke;
 pub mod ibc;
 mod kernel;

@@ -10,6 +10,7 @@
 //!
 //! Workers derive session keys for new flows and key changes, so nothing here allocates.
 
+use super::expand::Expander;
 use super::secret::{
     PairClientSecret, PairDeviceKey, PairMasterSecret, PairServerSecret, PairingPrk, SharedSecret,
 };
@@ -17,10 +18,9 @@ use super::session::{NONCE_LEN, SESSION_LEN, SessionKey};
 use super::suite::Suite;
 use crate::wire::FiveTuple;
 use hkdf::HkdfExtract;
-use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use sha2::Sha256;
 use thiserror::Error;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, zeroize_bytes};
 
 /// The version label that RFC 9180 section 4 puts in front of everything.
 const VERSION: &[u8] = b"HPKE-v1";
@@ -49,31 +49,11 @@ pub(super) fn labeled_expand(
     info: &[u8],
     okm: &mut [u8],
 ) {
-    // `ring` expands, since where a processor has no instructions for SHA-256 its assembly is several times as fast as `sha2`; but it
-    // does not give away what it extracts, so that is `hkdf`'s.
-    let prk = Prk::new_less_safe(HKDF_SHA256, prk);
     let length = (okm.len() as u16).to_be_bytes();
-    expand(
-        &prk,
+    Expander::new(prk).expand(
         &[&length, VERSION, &suite.suite_id(), label, info],
         okm,
     );
-}
-
-/// HKDF-Expand of a key whose blocks are hashed already.
-fn expand(prk: &Prk, info: &[&[u8]], okm: &mut [u8]) {
-    // Both fail for an output longer than 255 blocks of 32; the longest is what IBC's scalar is made of, 48 bytes.
-    prk.expand(info, OkmLen(okm.len()))
-        .and_then(|expanded| expanded.fill(okm))
-        .expect("at most 48 bytes are asked for, HKDF gives up to 8160");
-}
-
-struct OkmLen(usize);
-
-impl KeyType for OkmLen {
-    fn len(&self) -> usize {
-        self.0
-    }
 }
 
 /// [`labeled_expand`] to `Nh`, 32 bytes.
@@ -222,12 +202,13 @@ impl SharedSecret {
         let mut okm = [0; SESSION_LEN];
         let key_len = suite.aead.key_len();
         let used = &mut okm[..key_len + NONCE_LEN];
-        expand(self.ready(), &[&info.labeled(suite, used.len())], used);
+        self.ready()
+            .expand(&[&info.labeled(suite, used.len())], used);
         let (key, base_nonce) = used.split_at(key_len);
         let mut session = SessionKey::none();
         session.0[..NONCE_LEN].copy_from_slice(base_nonce);
         session.0[NONCE_LEN..][..key_len].copy_from_slice(key);
-        okm.zeroize();
+        zeroize_bytes(&mut okm);
         session
     }
 }

@@ -3,9 +3,8 @@
 //! Every type zeroes its memory when it is dropped, prints nothing but its name, compares in constant time, and cannot be
 //! cloned.
 
+use super::expand::Expander;
 use core::fmt;
-use core::hint::black_box;
-use ring::hkdf::{HKDF_SHA256, Prk};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -93,14 +92,14 @@ secret!(
 /// it does not hash HMAC's two key blocks each time, which is two fifths of the work.
 pub struct SharedSecret {
     bytes: [u8; 32],
-    ready: Prk,
+    ready: Expander,
 }
 
 impl SharedSecret {
     /// Takes the secret over; the caller clears its own copy.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        let ready = Prk::new_less_safe(HKDF_SHA256, &bytes);
+        let ready = Expander::new(&bytes);
         Self { bytes, ready }
     }
 
@@ -110,7 +109,7 @@ impl SharedSecret {
         &self.bytes
     }
 
-    pub(super) const fn ready(&self) -> &Prk {
+    pub(super) const fn ready(&self) -> &Expander {
         &self.ready
     }
 }
@@ -118,10 +117,6 @@ impl SharedSecret {
 impl Drop for SharedSecret {
     fn drop(&mut self) {
         self.bytes.zeroize();
-        // `ring` clears nothing, and has nothing to be cleared by; so another key is written over this one. The compiler is told that
-        // somebody looks at it.
-        self.ready = Prk::new_less_safe(HKDF_SHA256, &[0; 32]);
-        black_box(&mut self.ready);
     }
 }
 

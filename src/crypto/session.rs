@@ -1,7 +1,7 @@
 //! The key of one 5-tuple, epoch and Kri, as [`super::schedule`] derives it and [`super::seal`] uses it.
 
 use core::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_bytes};
 
 /// `Nn`: the length of a nonce in bytes, the same for the three AEADs.
 pub(super) const NONCE_LEN: usize = 12;
@@ -13,7 +13,6 @@ pub(super) const SESSION_LEN: usize = NONCE_LEN + MAX_KEY_LEN;
 /// A SessionTemporaryKey with its base nonce (protocol section 3). 44 bytes, zeroed when dropped.
 ///
 /// One piece of memory, so that kernels follow one pointer; the nonce stands in front, where a block that starts with it ends within the key.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SessionKey(pub(super) [u8; SESSION_LEN]);
 
 impl SessionKey {
@@ -57,6 +56,21 @@ impl Default for SessionKey {
         Self::none()
     }
 }
+
+/// All at once: an array's own `zeroize` goes byte by byte, which is felt where keys are derived.
+impl Zeroize for SessionKey {
+    fn zeroize(&mut self) {
+        zeroize_bytes(&mut self.0);
+    }
+}
+
+impl Drop for SessionKey {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SessionKey {}
 
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

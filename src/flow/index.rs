@@ -11,13 +11,13 @@
 //! Inserting has to see to it that one tuple never has two live entries, though two workers may insert it at once into
 //! different words. The classic answer is a lock a bucket. Here an insert first puts its word in as *pending*, which look-ups
 //! do not see, then reads both buckets again: whoever finds the same tuple, live or pending, takes its own word back. Of two
-//! that race each sees the other or at least one does, since each writes before it reads with a full fence between; so at most
-//! one goes live. If both step back, both try again, a bounded number of times.
+//! that race each sees the other or at least one does, since each writes before it reads and all four accesses have one order
+//! (`SeqCst`); so at most one goes live. If both step back, both try again, a bounded number of times.
 //!
 //! What breaks if that is lost: two entries of a flow number its packets apart, and their Kris meet.
 
 use super::slab::Slab;
-use super::sync::{AtomicU64, Ordering, fence};
+use super::sync::{AtomicU64, Ordering, between_seq_cst};
 use std::io;
 
 const WORDS: usize = 8;
@@ -236,7 +236,7 @@ impl Index {
                         .is_ok()
             })
             .ok_or(NotInserted::Full)?;
-        fence(Ordering::SeqCst);
+        between_seq_cst();
         let twin = self
             .words(hash)
             .map(|word| word.load(Ordering::SeqCst))

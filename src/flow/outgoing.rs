@@ -373,8 +373,11 @@ impl Outgoing {
             let first_of_key = next.chapter != word.chapter;
             if first_of_key {
                 self.born.store(need.now, Ordering::Relaxed);
-                self.earlier
-                    .fetch_add(u64::from(word.count), Ordering::Relaxed);
+                // A flow's first key ends nothing, and is spared the locked instruction.
+                if word.count != 0 {
+                    self.earlier
+                        .fetch_add(u64::from(word.count), Ordering::Relaxed);
+                }
             }
             let key = self.key_of(next.chapter, pin);
             return Ok(Number {

@@ -5,6 +5,14 @@ pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fe
 #[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
+/// Stands between sequentially consistent accesses. They are ordered without it, but loom takes them for acquire and release, and sees no
+/// such order but a fence's.
+#[inline]
+pub(crate) fn between_seq_cst() {
+    #[cfg(feature = "loom")]
+    fence(Ordering::SeqCst);
+}
+
 /// A value that one thread writes while no other can read it, and that many read afterwards.
 ///
 /// Under loom each access is reported, so that a read that is not ordered after the write is found.
