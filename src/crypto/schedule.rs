@@ -50,10 +50,7 @@ pub(super) fn labeled_expand(
     okm: &mut [u8],
 ) {
     let length = (okm.len() as u16).to_be_bytes();
-    Expander::new(prk).expand(
-        &[&length, VERSION, &suite.suite_id(), label, info],
-        okm,
-    );
+    Expander::new(prk).expand(&[&length, VERSION, &suite.suite_id(), label, info], okm);
 }
 
 /// [`labeled_expand`] to `Nh`, 32 bytes.

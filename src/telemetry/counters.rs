@@ -101,8 +101,10 @@ macro_rules! counters {
     ($( $family:literal $split:ident $(by $label:literal)? $help:literal {
         $( $counter:ident $scope:ident $($value:literal)? : $doc:literal )+
     } )+) => {
-        /// Every event that a worker counts.
+        /// Every event that a worker counts. A word wide: as the error of a `Result` of a byte it has the compiler copy what is beside it in
+        /// pieces that straddle those it was written in, for which a processor has to wait.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u64)]
         pub enum Counter {
             $($( #[doc = $doc] $counter, )+)+
         }
