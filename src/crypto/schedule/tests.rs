@@ -124,3 +124,24 @@ fn fingerprint_is_no_secret_of_the_schedule() {
     );
     assert_ne!(fingerprint, prk.server_secret(&suite, "").bytes()[..16]);
 }
+
+#[test]
+fn expands_what_is_labelled() {
+    let suite = Suite::default();
+    for len in [16usize, 28, 32, 44, 48] {
+        let prk = [len as u8; 32];
+        let (mut ours, mut other) = (vec![0; len], vec![0; len]);
+        labeled_expand(&prk, &suite, b"label", b"information", &mut ours);
+        let length = (len as u16).to_be_bytes();
+        let parts = [
+            &length,
+            VERSION,
+            &suite.suite_id(),
+            &b"label"[..],
+            b"information",
+        ];
+        let hkdf = hkdf::Hkdf::<Sha256>::from_prk(&prk).unwrap();
+        hkdf.expand_multi_info(&parts, &mut other).unwrap();
+        assert_eq!(ours, other, "{len}");
+    }
+}
