@@ -42,6 +42,12 @@ const EXCHANGES: [(&str, &str, Suite, Option<Psk>); 4] = [
         Some(PSK),
     ),
 ];
+const TRUSTED: Terms = Terms {
+    suite: DEFAULT,
+    mode: "trusted-servers",
+    protection: "sealed",
+    psk: None,
+};
 const PEERS: [&str; 4] = [
     "peer-1.example",
     "peer-2.example",
@@ -305,6 +311,50 @@ fn a_peer_that_knows_no_secret_is_not_flooded() {
         }
         assert!((1..=20).contains(&requests), "{requests} requests in 2 s");
     }
+}
+
+/// A server's first list comes with its answer, and is bound like those that follow.
+#[test]
+fn a_server_lists_no_more_than_it_may() {
+    let site = Site::new(&["peer-1.example"]);
+    let door = Door::open(site.dir(), "peer-1.example");
+    let may = "      peer_entries: [\"2001:db8:9::/48\"]\n";
+    let primary = site.start(&as_client("branch", "peer-1.example", &door, may), "");
+    let mut conn = door.accept();
+    agree_as_server(&mut conn, TRUSTED, &[listed(THEIRS, "web", &[])]);
+    conn.expect_end();
+    eventually("it is counted", || primary.closed("not-allowed") == 1);
+    let status = primary.pairing("branch");
+    assert_eq!(status["secrets"], serde_json::json!([]));
+    assert_eq!(status["peer_list"], serde_json::json!([]));
+}
+
+/// What was revoked while the peer could not be reached, it is told when it can.
+#[test]
+fn a_peer_that_was_away_is_told_of_the_end() {
+    let site = Site::new(&["peer-1.example"]);
+    let door = Door::open(site.dir(), "peer-1.example");
+    let primary = site.start(&as_client("branch", "peer-1.example", &door, ""), "");
+    let mut conn = door.accept();
+    agree_as_server(&mut conn, TRUSTED, &[listed(THEIRS, "web", &[])]);
+    eventually("it has a secret", || {
+        primary.pairing("branch")["secrets"] != serde_json::json!([])
+    });
+    drop(conn);
+    let revoke = ["revoke", "pairing", "branch"];
+    primary.operate(&revoke).success();
+    let mut conn = door.accept();
+    let request = conn.expect("list-request");
+    assert_eq!(*request.get("pms"), Cbor::Null);
+    assert_eq!(prefixes(request.get("entries")), []);
+    conn.expect("revoke");
+    drop(conn);
+    // Once told, it is left alone until there is something to agree on.
+    assert!(!door.knocks(Duration::from_secs(3)));
+    primary
+        .operate(&[&revoke[..], &["--undo"]].concat())
+        .success();
+    door.accept().expect("setup-request");
 }
 
 #[test]

@@ -301,17 +301,26 @@ impl Door {
         }
     }
 
-    /// The next connection, which may end in the handshake.
-    pub fn try_accept(&self) -> io::Result<Conn> {
-        self.listener.set_nonblocking(true)?;
-        let until = Instant::now() + SOON;
-        let tcp = loop {
-            match self.listener.accept() {
-                Ok((tcp, _)) => break tcp,
-                Err(_) => assert!(Instant::now() < until, "nobody connects"),
+    /// Whether anybody connects within `limit`; whoever does is turned away.
+    pub fn knocks(&self, limit: Duration) -> bool {
+        self.knock(limit).is_some()
+    }
+
+    fn knock(&self, limit: Duration) -> Option<TcpStream> {
+        self.listener.set_nonblocking(true).unwrap();
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if let Ok((tcp, _)) = self.listener.accept() {
+                return Some(tcp);
             }
             std::thread::sleep(Duration::from_millis(5));
-        };
+        }
+        None
+    }
+
+    /// The next connection, which may end in the handshake.
+    pub fn try_accept(&self) -> io::Result<Conn> {
+        let tcp = self.knock(SOON).expect("nobody connects");
         tcp.set_nonblocking(false)?;
         tcp.set_nodelay(true)?;
         bounded(&tcp, SOON);

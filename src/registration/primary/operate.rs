@@ -153,13 +153,7 @@ async fn revoke(State(primary): State<Arc<Primary>>, Query(query): Query<Revoke>
         (Some(name), None) => revoke_secondary(&primary, name, query.undo).await,
         (None, Some(name)) => {
             let pairing = pairing(&primary, name)?;
-            update(&primary, pairing, |record| {
-                record.revoked = !query.undo;
-                if record.revoked {
-                    record.end();
-                }
-            })
-            .await?;
+            update(&primary, pairing, |record| record.revoke(!query.undo)).await?;
             done(format!(
                 "the pairing {name} {}",
                 if query.undo {

@@ -23,7 +23,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 use super::{
@@ -65,6 +65,8 @@ const MAX_LIST: usize = 384 << 10;
 const LISTED: usize = 40;
 /// How long a new secret may take to come into use before another one is tried.
 const STUCK: u64 = 20;
+/// How long the peer may take to close after the last word.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a connection between Primaries ended.
 pub(super) enum End {
@@ -124,7 +126,7 @@ pub(super) async fn connect(primary: Arc<Primary>, at: usize) {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;
         }
-        while primary.record(pairing).revoked {
+        while primary.record(pairing).has_ended() {
             if records.changed().await.is_err() {
                 return;
             }
@@ -215,6 +217,8 @@ struct Link<'p, S> {
     pairing: &'p Pairing,
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
+    /// Whether this end has sent anything.
+    began: bool,
     negotiation: Negotiation,
     /// When negotiations began lately.
     begun: VecDeque<Instant>,
@@ -245,6 +249,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             pairing: &primary.pairings[at],
             reader,
             writer,
+            began: false,
             negotiation: Negotiation::None,
             begun: VecDeque::new(),
             asked: None,
@@ -299,6 +304,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
     }
 
     async fn send(&mut self, message: &Message) -> Result<(), End> {
+        self.began = true;
         self.writer.send(message).await?;
         Ok(())
     }
@@ -307,7 +313,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
     async fn act(&mut self) -> Result<(), End> {
         let record = self.primary.record(self.pairing);
         if record.revoked {
-            let _ = self.writer.send(&Message::Revoke(Revoke)).await;
+            self.revoke(&record).await?;
             return Err(End::Gone("the pairing is revoked".to_owned()));
         }
         let held = *self.pairing.held.borrow();
@@ -342,6 +348,24 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         Ok(())
     }
 
+    /// Tells the peer that the pairing is over.
+    async fn revoke(&mut self, record: &PairingRecord) -> Result<(), End> {
+        // No connection begins with `revoke`, and there is no secret to begin with.
+        if self.is_client() && !self.began {
+            let request = ListRequest {
+                serial: record.own_serial,
+                pms: None,
+                entries: Vec::new(),
+            };
+            self.send(&Message::ListRequest(request)).await?;
+        }
+        self.send(&Message::Revoke(Revoke)).await?;
+        // What is closed with something unread may take what was just sent with it.
+        let read = async { while self.reader.next().await.is_ok() {} };
+        let _ = timeout(FAREWELL, read).await;
+        self.update(|record| record.peer_knows = true).await
+    }
+
     /// Begins a negotiation, or asks the peer to, when a new secret is due.
     async fn negotiate(&mut self, record: &PairingRecord) -> Result<(), End> {
         if !matches!(self.negotiation, Negotiation::None) || !self.is_due(record) {
@@ -372,13 +396,15 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         };
         // One at a time: what was agreed on last has to come into use first, also at the other end, which takes another moment.
         let settled = if newest.sealing { 1 } else { STUCK };
-        if now() < newest.since + settled {
+        // `None`: the clock went back meanwhile, so it is not known, and taken for great.
+        let age = now().checked_sub(newest.since);
+        if age.is_some_and(|age| age < settled) {
             return false;
         }
         if record.renewal.is_some() {
             return true;
         }
-        let aged = |age: Duration| now() >= newest.since + age.as_secs();
+        let aged = |limit: Duration| age.is_none_or(|age| age >= limit.as_secs());
         let other_terms = (newest.mode, newest.protection)
             != (self.pairing.mode, self.pairing.protection)
             || !self.pairing.suites.contains(&newest.suite);

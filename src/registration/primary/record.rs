@@ -58,6 +58,9 @@ pub struct PairingRecord {
     pub masters: Vec<MasterRecord>,
     /// Whether the pairing is over until an operator takes that back.
     pub revoked: bool,
+    /// Whether the peer was told that it is over.
+    #[serde(default)]
+    pub peer_knows: bool,
     /// Names of Secondaries that may not register until an operator takes that back.
     pub revoked_secondaries: BTreeSet<String>,
     /// Whether a new master secret is wanted, and why.
@@ -211,6 +214,7 @@ impl Default for PairingRecord {
             version: 0,
             masters: Vec::new(),
             revoked: false,
+            peer_knows: false,
             revoked_secondaries: BTreeSet::new(),
             renewal: None,
             own: Vec::new(),
@@ -357,7 +361,9 @@ impl PairingRecord {
                 others.any(|g| g.secondary == gone.secondary && g.number > gone.number)
             };
             own.given.iter().any(|given| {
-                let lately = given.away.is_some_and(|away| now < away + RECONNECT);
+                // A time to come is one before the clock went back.
+                let lately = |away| (away..away + RECONNECT).contains(&now);
+                let lately = given.away.is_some_and(lately);
                 lately && given.retire.is_none() && !newer(given)
             })
         })
@@ -404,6 +410,22 @@ impl PairingRecord {
             self.renewal = Some(Renewal::Compromised);
         }
         knew
+    }
+
+    /// Revokes the pairing, or takes that back.
+    pub fn revoke(&mut self, revoked: bool) {
+        if revoked != self.revoked {
+            (self.revoked, self.peer_knows) = (revoked, false);
+        }
+        if revoked {
+            self.end();
+        }
+    }
+
+    /// Whether the pairing is revoked, and the peer told.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.revoked && self.peer_knows
     }
 
     /// Ends the pairing: its secrets and the peer's list are gone at once.

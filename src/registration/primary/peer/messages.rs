@@ -37,7 +37,10 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    async fn update<T>(&self, edit: impl FnMut(&mut PairingRecord) -> T) -> Result<T, End> {
+    pub(super) async fn update<T>(
+        &self,
+        edit: impl FnMut(&mut PairingRecord) -> T,
+    ) -> Result<T, End> {
         let updated = self.primary.update(self.pairing, edit).await;
         updated.map_err(|error| End::Gone(error.to_string()))
     }
@@ -80,7 +83,6 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         else {
             return Err(out_of_order("kem request"));
         };
-        self.check_list(&request.entries)?;
         let respond = |status, entries| Message::KemResponse(KemResponse { status, entries });
         let master = match negotiate::decapsulate(self.pairing, &offered, &request) {
             Ok(master) => master,
@@ -119,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         master: &MasterRecord,
         entries: &[crate::snapshot::grant::Listed],
     ) -> Result<(), End> {
+        self.check_list(entries)?;
         // Before anybody can seal under it, so that what was sealed can be read afterwards.
         if let Some(keylog) = &self.primary.keylog {
             let mut trial = (*self.primary.record(self.pairing)).clone();

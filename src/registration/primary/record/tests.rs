@@ -301,6 +301,20 @@ fn who_asks_without_end_takes_few_places() {
 }
 
 #[test]
+fn a_pairing_has_ended_once_the_peer_knows() {
+    let mut record = record();
+    record.revoke(true);
+    assert!(!record.has_ended());
+    record.peer_knows = true;
+    record.revoke(true);
+    assert!(record.has_ended(), "nothing new is to be told");
+    record.revoke(false);
+    assert!(!record.has_ended());
+    record.revoke(true);
+    assert!(!record.has_ended());
+}
+
+#[test]
 fn a_revoked_secondary_gets_nothing() {
     let mut record = record();
     record.revoked_secondaries.insert("gate".to_owned());
@@ -317,6 +331,10 @@ fn a_short_absence_is_waited_for() {
     assert!(!record.reconnects(0));
     change(&mut record, |r| r.away(10, |_| true));
     assert!(record.reconnects(10) && !record.reconnects(10 + RECONNECT));
+    assert!(
+        !record.reconnects(9),
+        "not for as long as a clock went back"
+    );
     register(&mut record, 2, false, 11);
     assert!(!record.reconnects(11), "another took its place");
 }
