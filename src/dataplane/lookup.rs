@@ -89,6 +89,38 @@ impl<'p> Turn<'p> {
         }
     }
 
+    /// The flow of a packet, if there is one by now.
+    pub(super) fn find_now(&self, c: &Whole<'_>) -> Option<&'p Entry> {
+        let tuple = self.outgoing(&c.packet.tuple);
+        self.shared.table.find(c.hash, &tuple, self.pin)
+    }
+
+    /// What the flow of a new flow's answers would be, named as it goes out; fetched, for [`Self::hears`]. Static pairings do not say which
+    /// entries are inside: where routes loop, a packet of the far end's comes from inside, and would be sealed with the far end's own key.
+    #[inline]
+    pub(super) fn way_back(
+        &self,
+        c: &Whole<'_>,
+        pair: &Pair<'_>,
+        entry: Option<&Entry>,
+    ) -> Option<(u64, FiveTuple)> {
+        if entry.is_some() || pair.pairing.is_registered() {
+            return None;
+        }
+        let back = c.packet.tuple.reversed();
+        let hash = self.shared.table.hasher().hash(&back);
+        self.shared.table.prefetch(hash);
+        Some((hash, back))
+    }
+
+    /// Whether options of that flow came in.
+    #[inline]
+    pub(super) fn hears(&self, (hash, tuple): &(u64, FiveTuple)) -> bool {
+        let table = &self.shared.table;
+        let entry = table.find(*hash, tuple, self.pin);
+        entry.is_some_and(|entry| !entry.incoming.heads(self.pin, &table.places).is_empty())
+    }
+
     /// The pair that a flow noted, which nearly always is the one that the flow before it did. `None` where no note is of this view, or
     /// the pair's options are not sealed.
     #[inline(always)]
@@ -235,7 +267,8 @@ impl<'p> Turn<'p> {
         match made {
             Ok(entry) => {
                 self.count(Counter::FlowsCreated);
-                Ok(entry)
+                // Another worker may have been faster, long ago.
+                self.kept(entry)
             }
             Err(flow::NoFlow::Full) => Err(Counter::PassedFlowTableFull),
             Err(flow::NoFlow::Contended) => Err(Counter::LateFlowCreationContended),

@@ -109,6 +109,7 @@ fn mark_any<'p, B: PacketBuf>(
 ) -> Result<Mark<'p>, Counter> {
     let entry = turn.find(c, likely);
     let pair = turn.pair(c, entry)?;
+    let back = turn.way_back(c, &pair, entry);
     let policy = &turn.view.snapshot.policy;
     let option_size = match pair.pairing.protection {
         Protection::Sealed => pdmv2::SEALED_SIZE,
@@ -123,6 +124,9 @@ fn mark_any<'p, B: PacketBuf>(
     }
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
+    if back.is_some_and(|back| turn.hears(&back)) {
+        return Err(Counter::PassedNotServed);
+    }
     let entry = turn.flow(c, entry, || tools.random.next() as u16)?;
     let insert = |buf: &mut B, option: &[u8]| {
         let at = wire::insert(buf, c.packet, &plan, option);

@@ -16,11 +16,13 @@ const DELAY_TO_ROUND_TRIP: u32 = 9;
 
 impl KeyAge {
     /// Of a key that the flow holds already.
-    pub(super) fn of(held: &Held<'_>) -> Self {
-        if held.is_newest() {
+    pub(super) fn of(held: &Held<'_>, entry: &Entry) -> Self {
+        if !held.is_newest() {
+            Self::Old
+        } else if entry.sequence.is_of(held.track()) {
             Self::Current
         } else {
-            Self::Old
+            Self::Fresh
         }
     }
 }

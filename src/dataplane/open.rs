@@ -154,7 +154,13 @@ fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<()
         .accept(metrics.psntp, turn.now)
         .map_err(refused)?;
     turn.count(Counter::Opened);
-    measure(turn, tried.stats, entry, metrics, KeyAge::of(&tried.held));
+    measure(
+        turn,
+        tried.stats,
+        entry,
+        metrics,
+        KeyAge::of(&tried.held, entry),
+    );
     Ok(())
 }
 

@@ -46,6 +46,8 @@ pub(super) fn search<'p>(
     s: &Search<'_, 'p>,
     entry: Option<&'p Entry>,
 ) -> Result<(), Counter> {
+    // A packet before this one may have made the flow since.
+    let entry = entry.or_else(|| turn.find_now(s.candidate));
     if let Some(entry) = entry {
         let places = &turn.shared.table.places;
         // The flow may have taken in another key since the batch, by a packet before this one.
@@ -60,7 +62,13 @@ pub(super) fn search<'p>(
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
                 turn.count(Counter::Opened);
                 turn.note(entry, s.pair, false);
-                measure(turn, s.pair.stats, entry, &metrics, KeyAge::of(&held));
+                measure(
+                    turn,
+                    s.pair.stats,
+                    entry,
+                    &metrics,
+                    KeyAge::of(&held, entry),
+                );
                 return Ok(());
             }
         }
@@ -226,10 +234,10 @@ fn take_in<'p>(
 ) -> Result<(), Counter> {
     let psntp = hit.metrics.psntp;
     let table = &turn.shared.table;
-    let memory = &table.memory;
-    if !memory.allows(s.candidate.hash, &hit.epoch, hit.kri, psntp) {
-        return Err(Counter::ReplayedTooOld);
-    }
+    let after = table
+        .memory
+        .beyond(s.candidate.hash, &hit.epoch, hit.kri, psntp)
+        .map_err(|_| Counter::ReplayedTooOld)?;
     let snapshot = &turn.view.snapshot;
     let entry = turn.flow(s.candidate, entry, || tools.random.next() as u16)?;
     let key = key_age(turn, entry, hit);
@@ -238,6 +246,7 @@ fn take_in<'p>(
         kri: hit.kri,
         session: &hit.session,
         psntp,
+        after,
         now: turn.now,
     };
     entry

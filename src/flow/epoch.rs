@@ -12,13 +12,12 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Whether a track of this epoch may move to `next`: the same sender, neither PMS nor receiver generation older.
+    /// Whether a track of this epoch may move to `next`: the same sender, and a newer PMS, or the same with a newer receiver generation.
+    /// Under another PMS receivers' generations may start over.
     #[must_use]
     pub fn precedes(&self, next: &Self) -> bool {
-        self.src_generation == next.src_generation
-            && next.pms_serial >= self.pms_serial
-            && next.dst_generation >= self.dst_generation
-            && self != next
+        let along = |epoch: &Self| (epoch.pms_serial, epoch.dst_generation);
+        self.src_generation == next.src_generation && along(self) < along(next)
     }
 }
 
@@ -44,9 +43,15 @@ mod tests {
             ..e
         }));
         assert!(!e.precedes(&Epoch {
-            pms_serial: 3,
             dst_generation: 2,
             ..e
         }));
+        let renewed = Epoch {
+            pms_serial: 3,
+            dst_generation: 1,
+            ..e
+        };
+        assert!(e.precedes(&renewed), "generations may start over");
+        assert!(!renewed.precedes(&e));
     }
 }

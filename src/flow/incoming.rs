@@ -92,6 +92,8 @@ pub struct Found<'k> {
     pub session: &'k SessionKey,
     /// The packet's PSNTP.
     pub psntp: u16,
+    /// A PSNTP before it: nothing up to that one is to be accepted under the key.
+    pub after: Option<u16>,
     /// The time, in cycles.
     pub now: u64,
 }
@@ -154,8 +156,15 @@ impl Held<'_> {
         self.role.is_multiple_of(2)
     }
 
+    /// Which of the flow's tracks it is on: 0 or 1.
+    #[inline]
+    #[must_use]
+    pub fn track(&self) -> u8 {
+        self.role / 2
+    }
+
     fn used(&self) -> &AtomicU32 {
-        &self.of.used[usize::from(self.role / 2) % TRACKS]
+        &self.of.used[usize::from(self.track()) % TRACKS]
     }
 
     /// Fetches what [`Held::accept`] needs, and the key.
@@ -393,6 +402,11 @@ impl Incoming {
             });
         }
         place.window.reset();
+        if let Some(after) = found.after {
+            let step = after.wrapping_sub(found.psntp) as i16;
+            let last = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
+            place.window.close(last);
+        }
         let mut next = roles;
         let before = if follows { roles[track] } else { NONE };
         let now = index as u8 | (found.kri as u8 & 1) << F_SHIFT;
@@ -415,11 +429,27 @@ impl Incoming {
         places: &Places,
         is_live: impl Fn(&Epoch) -> bool,
     ) -> Result<(usize, bool), Refused> {
+        let held = |track| self.held(roles, track, pin, places);
+        // A sender has one track, on which it goes forward only, also when it is in no list any more. It starts over where the secret is gone.
+        for track in [0, 2] {
+            if let Some(Held { key: head, .. }) = held(track)
+                && head.epoch.src_generation == found.epoch.src_generation
+            {
+                let forward = head.epoch.precedes(&found.epoch)
+                    || (head.epoch == found.epoch && found.kri > head.kri);
+                let starts_over = head.epoch.pms_serial != found.epoch.pms_serial;
+                return if forward || (starts_over && !is_live(&head.epoch)) {
+                    Ok((track, forward))
+                } else {
+                    Err(Refused::Behind)
+                };
+            }
+        }
         let mut vacant = None;
         let mut dead = None;
         let mut oldest = (u32::MAX, 0);
         for track in [0, 2] {
-            let Some(held) = self.held(roles, track, pin, places) else {
+            let Some(held) = held(track) else {
                 vacant = vacant.or(Some(track));
                 continue;
             };
@@ -427,15 +457,6 @@ impl Incoming {
             if !is_live(&head.epoch) {
                 dead = dead.or(Some(track));
                 continue;
-            }
-            if head.epoch.src_generation == found.epoch.src_generation {
-                let forward = head.epoch.precedes(&found.epoch)
-                    || (head.epoch == found.epoch && found.kri > head.kri);
-                return if forward {
-                    Ok((track, true))
-                } else {
-                    Err(Refused::Behind)
-                };
             }
             if head.epoch.pms_serial > found.epoch.pms_serial {
                 return Err(Refused::Behind);

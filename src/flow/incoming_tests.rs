@@ -39,6 +39,7 @@ fn take(
         kri,
         session: &session,
         psntp,
+        after: None,
         now: u64::from(psntp) << TICK_SHIFT,
     };
     i.take_in(&found, &pin, p, |e| e.src_generation != 9)
@@ -102,9 +103,51 @@ fn an_epoch_only_moves_forward() {
     assert_eq!(take(&i, &p, &mut r, E, 6, 3), Err(Refused::Behind));
     assert_eq!(
         take(&i, &p, &mut r, Epoch { pms_serial: 2, ..E }, 0, 4),
-        Err(Refused::Behind),
-        "receiver generation older"
+        Ok(()),
+        "under another secret generations start over"
     );
+    assert_eq!(
+        take(&i, &p, &mut r, newer, 1, 5),
+        Err(Refused::Behind),
+        "the secret before"
+    );
+}
+
+#[test]
+fn what_was_accepted_before_the_flow_was_forgotten_is_refused_under_the_same_key() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let (i, p) = (Incoming::new(), pool());
+    let session = session(2);
+    let found = Found {
+        epoch: E,
+        kri: 2,
+        session: &session,
+        psntp: 5,
+        after: Some(0xfffe),
+        now: 0,
+    };
+    assert_eq!(i.take_in(&found, &r.pin(), &p, |_| true), Ok(()));
+    for back in 0..1_000u16 {
+        let psntp = 0xfffe_u16.wrapping_sub(back);
+        assert!(take(&i, &p, &mut r, E, 2, psntp).is_err(), "{psntp}");
+    }
+    for psntp in [0xffff, 0, 4, 6] {
+        assert_eq!(take(&i, &p, &mut r, E, 2, psntp), Ok(()), "{psntp}");
+    }
+}
+
+#[test]
+fn a_sender_that_left_the_lists_goes_on_but_not_back() {
+    let q = Quiescence::new(1);
+    let mut r = q.reader(0).unwrap();
+    let (i, p) = (Incoming::new(), pool());
+    let gone = generation(9);
+    for kri in 3..7 {
+        assert_eq!(take(&i, &p, &mut r, gone, kri, kri as u16), Ok(()));
+    }
+    assert_eq!(take(&i, &p, &mut r, gone, 4, 4), Err(Refused::Behind));
+    assert_eq!(i.heads(&r.pin(), &p).len(), 1, "in one track");
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub(crate) struct Record {
 // SAFETY: zero bytes are five zero atomics: version 0, an empty record.
 unsafe impl super::slab::Zeroed for Record {}
 
+/// A packet is not beyond what its flow accepted before it was evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind;
+
 /// The records.
 pub struct Memory {
     records: Slab<Record>,
@@ -100,12 +104,26 @@ impl Memory {
         record.version.store(next + 2, Ordering::Release);
     }
 
-    /// Whether an opened packet of the flow with this hash is beyond all that is remembered of it.
-    #[must_use]
-    pub fn allows(&self, hash: u64, epoch: &Epoch, kri: u32, psntp: u16) -> bool {
-        self.tracks(hash)
+    /// Whether an opened packet of the flow with this hash is beyond all that is remembered of it; and if so, the last PSNTP that was
+    /// accepted under its very key, if any was.
+    ///
+    /// # Errors
+    /// [`Behind`].
+    pub fn beyond(
+        &self,
+        hash: u64,
+        epoch: &Epoch,
+        kri: u32,
+        psntp: u16,
+    ) -> Result<Option<u16>, Behind> {
+        let tracks = self.tracks(hash);
+        if !tracks.iter().all(|track| track.allows(epoch, kri, psntp)) {
+            return Err(Behind);
+        }
+        let mut same_key = tracks
             .iter()
-            .all(|track| track.allows(epoch, kri, psntp))
+            .filter(|track| track.epoch == *epoch && track.kri == kri);
+        Ok(same_key.next().map(|track| track.psntp))
     }
 
     fn tracks(&self, hash: u64) -> ArrayVec<Remembered, WAYS> {
@@ -155,14 +173,15 @@ mod tests {
     fn refuses_what_a_forgotten_flow_had_accepted() {
         let m = Memory::new(64, false).unwrap();
         let e = track(1, 0).epoch;
-        assert!(m.allows(5, &e, 0, 0));
+        assert_eq!(m.beyond(5, &e, 0, 0), Ok(None));
         m.remember(5, &track(1, 2));
-        assert!(!m.allows(5, &e, 2, 100));
-        assert!(!m.allows(5, &e, 1, 101));
-        assert!(m.allows(5, &e, 2, 101));
-        assert!(m.allows(6, &e, 0, 0), "another flow");
+        assert_eq!(m.beyond(5, &e, 2, 100), Err(Behind));
+        assert_eq!(m.beyond(5, &e, 1, 101), Err(Behind));
+        assert_eq!(m.beyond(5, &e, 2, 101), Ok(Some(100)));
+        assert_eq!(m.beyond(5, &e, 3, 0), Ok(None), "another key");
+        assert_eq!(m.beyond(6, &e, 0, 0), Ok(None), "another flow");
         m.remember(5, &track(1, 9));
-        assert!(!m.allows(5, &e, 8, 0));
+        assert_eq!(m.beyond(5, &e, 8, 0), Err(Behind));
         assert_eq!(m.tracks(5).len(), 1, "a track has one record");
     }
 
@@ -173,9 +192,9 @@ mod tests {
             m.remember(hash, &track(1, 3));
         }
         let e = track(1, 0).epoch;
-        assert!(m.allows(1, &e, 0, 0), "the oldest went");
+        assert_eq!(m.beyond(1, &e, 0, 0), Ok(None), "the oldest went");
         for hash in 2..=5 {
-            assert!(!m.allows(hash, &e, 0, 0), "{hash}");
+            assert_eq!(m.beyond(hash, &e, 0, 0), Err(Behind), "{hash}");
         }
     }
 }

@@ -254,6 +254,7 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
                         kri: 0,
                         session: &session,
                         psntp: 5,
+                        after: None,
                         now: 1,
                     };
                     let held = incoming.keys(false, &pin, &places).next();
@@ -379,6 +380,7 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
                 kri,
                 session: &session,
                 psntp: 5,
+                after: None,
                 now: 1,
             };
             assert_eq!(flow.take_in(&found, &pin, &places, |_| true), Ok(()));

@@ -55,6 +55,21 @@ impl Window {
         }
     }
 
+    /// Closes an empty window for all numbers up to `last`, which is at least 128.
+    pub(crate) fn close(&self, last: u32) {
+        let newest = last >> 5;
+        for back in 0..WORDS as u32 {
+            let block = newest - back;
+            let bits = if back == 0 {
+                u32::MAX >> (31 - (last & 31))
+            } else {
+                u32::MAX
+            };
+            let word = (u64::from(block) << 32) | u64::from(bits);
+            self.words[block as usize % WORDS].store(word, Ordering::Relaxed);
+        }
+    }
+
     /// The highest number accepted; `None` before the first.
     pub(crate) fn highest(&self) -> Option<u32> {
         let highest = self.words.iter().map(|w| w.load(Ordering::Acquire)).max()?;
@@ -112,6 +127,20 @@ mod tests {
         assert_eq!(w.highest(), Some(1_152));
         w.reset();
         assert_eq!(w.highest(), None);
+    }
+
+    #[test]
+    fn accepts_nothing_up_to_where_it_was_closed() {
+        for last in [128, 999, 1_023, 1_024, 70_000] {
+            let w = Window::new();
+            w.close(last);
+            for n in last.saturating_sub(400)..=last {
+                assert!(w.accept(n).is_err(), "{n} of {last}");
+            }
+            for n in last + 1..last + 300 {
+                assert_eq!(w.accept(n), Ok(()), "{n} of {last}");
+            }
+        }
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 //! another generation, or whose packet has forgotten what it had heard; packets of older keys that are still under way then are
 //! far off, and are left out. In the clear there is no key, and a long jump alone is a new beginning.
 
-use super::sync::{AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A jump longer than this is a new beginning where there can be one: of the numbers that a sender may begin with, 1.6 % lie
 /// nearer and look like loss or reordering.
@@ -34,6 +34,7 @@ pub struct Sequence {
     reordered: AtomicU32,
     earlier_received: AtomicU64,
     earlier_lost: AtomicU64,
+    track: AtomicU8,
 }
 
 /// What a [`Sequence`] has counted.
@@ -50,13 +51,13 @@ pub struct SequenceCounts {
 /// What a packet's key says of its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyAge {
-    /// The first packet of a new key, by a sender that has started over.
+    /// The first packet of a new key, by a sender that has started over; or the flow is another sender's again.
     Fresh,
     /// The first packet of a new key, by a sender that goes on for all that is known.
     New,
     /// The key in use: it numbers on.
     Current,
-    /// An older key, or one of another sender: a number far off is none of this series.
+    /// An older key: a number far off is none of this series.
     Old,
     /// No key: only the number itself tells.
     None,
@@ -113,6 +114,7 @@ impl Sequence {
             reordered: AtomicU32::new(0),
             earlier_received: AtomicU64::new(0),
             earlier_lost: AtomicU64::new(0),
+            track: AtomicU8::new(0),
         }
     }
 
@@ -124,6 +126,17 @@ impl Sequence {
         for counter in [&self.first, &self.reordered] {
             counter.store(0, Ordering::Relaxed);
         }
+        self.track.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the packet before was of this track too, where each sender has one: senders number apart.
+    #[inline]
+    pub fn is_of(&self, track: u8) -> bool {
+        let same = self.track.load(Ordering::Relaxed) == track;
+        if !same {
+            self.track.store(track, Ordering::Relaxed);
+        }
+        same
     }
 
     /// The number of a packet in the clear: the one that continues what was seen and ends in `psntp`, or one beyond all of it if

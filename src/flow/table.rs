@@ -252,9 +252,11 @@ impl FlowTable {
     }
 
     fn give_back(&self, number: u32, entry: &Entry) {
-        entry.change_life(life::LIVE, life::DEAD);
-        // A look at it is one at its name, which the link leaves alone.
-        self.given_back.push(&self.entries, number);
+        // Ageing that has found it idle meanwhile frees it itself.
+        if entry.change_life(life::LIVE, life::DEAD) {
+            // A look at it is one at its name, which the link leaves alone.
+            self.given_back.push(&self.entries, number);
+        }
     }
 
     /// Shows the flows among `batch` entries from number `from` on to `visit`; returns where to go on, or `None` at the end.

@@ -1,4 +1,5 @@
 use super::super::incoming::Found;
+use super::super::memory::Behind;
 use super::super::{Epoch, Reader};
 use super::*;
 use crate::crypto::SessionKey;
@@ -150,6 +151,7 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
                 kri: 2,
                 session: &session,
                 psntp,
+                after: None,
                 now: 0,
             };
             e.incoming
@@ -163,9 +165,36 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
         age(&t, &mut ageing, &mut manager, 2 * TIMEOUT);
     }
     assert!(t.is_empty());
-    assert!(!t.memory.allows(hash, &epoch, 2, 54));
-    assert!(!t.memory.allows(hash, &epoch, 2, 53));
-    assert!(t.memory.allows(hash, &epoch, 2, 55));
+    assert_eq!(t.memory.beyond(hash, &epoch, 2, 54), Err(Behind));
+    assert_eq!(t.memory.beyond(hash, &epoch, 2, 53), Err(Behind));
+    assert_eq!(t.memory.beyond(hash, &epoch, 2, 55), Ok(Some(54)));
+}
+
+#[test]
+fn an_entry_given_back_after_it_aged_is_freed_once() {
+    let t = table(8);
+    let q = Quiescence::new(2);
+    let mut worker = q.reader(0).unwrap();
+    let mut manager = q.reader(1).unwrap();
+    let mut ageing = Ageing::new(&t);
+    {
+        let pin = worker.pin();
+        let entry = flow(&t, 1, 0, &pin).unwrap();
+        let number = t.entries.iter().position(|e| std::ptr::eq(e, entry));
+        age(&t, &mut ageing, &mut manager, 2 * TIMEOUT);
+        assert_eq!(entry.life(), life::DYING);
+        t.give_back(number.unwrap() as u32, entry);
+    }
+    worker.rest();
+    for _ in 0..5 {
+        age(&t, &mut ageing, &mut manager, 2 * TIMEOUT);
+    }
+    assert!(t.is_empty());
+    let pin = worker.pin();
+    let flows: Vec<_> = (0..8).map(|n| flow(&t, n, 0, &pin).unwrap()).collect();
+    for (n, one) in flows.iter().enumerate() {
+        assert!(flows[..n].iter().all(|other| !std::ptr::eq(*one, *other)));
+    }
 }
 
 #[test]
@@ -193,6 +222,7 @@ fn places_of_flows_that_age_out_come_back() {
                     kri,
                     session: &session,
                     psntp: kri as u16,
+                    after: None,
                     now,
                 };
                 let taken = e.incoming.take_in(&found, &pin, &t.places, |_| true);
@@ -310,6 +340,7 @@ fn threads_find_a_flows_own_keys_in_its_places() {
                         kri: i,
                         session: &session,
                         psntp: i as u16,
+                        after: None,
                         now: 0,
                     };
                     let taken = entry.incoming.take_in(&found, &pin, &t.places, |_| true);

@@ -148,10 +148,17 @@ impl LastReceived {
         let same = (since >> TIME_BITS) as u16 == psnlr;
         Some(Heard {
             psnlr,
-            since_received: cycles_between(at & TIME, now & TIME).unwrap_or(0),
+            since_received: since_received(at, now),
             sent_to_received: (same && since & TIME != 0).then_some((since & TIME).wrapping_sub(1)),
         })
     }
+}
+
+/// As [`cycles_between`], up to 2^48 cycles, since a flow may send for long without an answer: only what two cores' clocks may differ by
+/// is before.
+fn since_received(at: u64, now: u64) -> u64 {
+    let since = now.wrapping_sub(at) & TIME;
+    if since > TIME - (1 << 32) { 0 } else { since }
 }
 
 #[cfg(all(test, not(feature = "loom")))]
@@ -225,5 +232,8 @@ mod tests {
     fn times_wrap_at_48_bits() {
         assert_eq!(cycles_between((1 << 48) - 5, 5), Some(10));
         assert_eq!(cycles_between(5, (1 << 48) - 5), None);
+        assert_eq!(since_received((1 << 48) - 5, 5), 10);
+        assert_eq!(since_received(10, 5), 0, "another core's clock");
+        assert_eq!(since_received(5, 5 + (1 << 47)), 1 << 47);
     }
 }

@@ -210,23 +210,24 @@ pub struct State {
     pub(super) ledger: Ledger,
 }
 
-/// Gives server entries that hold each other one own generation, the highest of theirs, once one of them has come or gone.
+/// Gives entries that hold each other, servers among them, one own generation, the highest of theirs, once one of them has come or gone.
 ///
-/// Servers of one group have the same secrets (protocol section 3), so a flow of a host keeps its secret when lists change and the host
-/// is in the other entry. Its generation must not be one that the flow has had in the entry before.
+/// Servers of one group have the same secrets (protocol section 3), and a secret of a client and a group does not say which end is the
+/// client. So a flow of a host may keep its secret when lists change and the host is in the other entry, also as the other end. Its
+/// generation must not be one that the flow has had in the entry before.
 fn level(entries: &mut BTreeMap<EntryKey, Remembered>, stays: impl Fn(&EntryKey) -> bool) {
-    let mut servers: Vec<_> = entries
-        .iter_mut()
-        .filter(|(entry, _)| entry.role == Role::Server)
-        .collect();
+    let mut entries: Vec<_> = entries.iter_mut().collect();
     // Ascending by first address, so whatever a prefix holds follows it.
-    let mut rest = servers.as_mut_slice();
+    entries.sort_by_key(|(entry, _)| entry.prefix);
+    let mut rest = entries.as_mut_slice();
     while let Some((widest, _)) = rest.first() {
         let last = widest.prefix.last();
         let held = rest.partition_point(|(entry, _)| entry.prefix.first() <= last);
         let (together, others) = rest.split_at_mut(held.max(1));
         rest = others;
-        if together.iter().all(|(entry, _)| stays(entry)) {
+        // Clients alone have a secret an entry.
+        let only_clients = together.iter().all(|(e, _)| e.role == Role::Client);
+        if only_clients || together.iter().all(|(entry, _)| stays(entry)) {
             continue;
         }
         let highest = together.iter().map(|(_, remembered)| remembered.own).max();
@@ -286,7 +287,7 @@ impl State {
     }
 
     /// Gives each claimed pairing own generations that were never used under its secrets: the configured ones the first time, later
-    /// each one more than before, or the configured one if that is higher; server entries that hold each other have the same
+    /// each one more than before, or the configured one if that is higher; entries that hold each other, servers among them, have the same
     /// once their list has changed. When this returns, they are on the disk.
     ///
     /// # Errors

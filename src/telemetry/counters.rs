@@ -173,7 +173,7 @@ counters! {
         PassedFlowTableFull Both "flow_table_full": "No room for a new flow."
         PassedKeyNotReady Out "key_not_ready": "No key for the flow yet."
         PassedKeyAwaited Out "key_awaited": "Registered, but a secret or a generation of the pair is still to come."
-        PassedNotServed Both "not_served": "Registered, but another appliance serves the entry inside."
+        PassedNotServed Both "not_served": "Another appliance serves the entry inside."
         PassedNotMarked In "not_marked": "The pair matches, but the packet carries no option."
     }
     "malformed" Directed by "reason" "Packets whose headers contradict themselves" {

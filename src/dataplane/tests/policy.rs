@@ -89,6 +89,24 @@ fn an_option_that_came_with_the_packet_stays_the_hosts_own() {
 }
 
 #[test]
+fn what_came_in_and_comes_back_out_is_not_sealed_with_the_far_ends_key() {
+    let setup = Setup::default();
+    let (shared_a, shared_b) = (gate_for(&setup), gate_for(&setup));
+    let (mut a, mut b) = (Gate::new(shared_a), Gate::new(shared_b));
+    let packet = datagram(&tuple(1), 7);
+    let sent = a.pass(Direction::Out, &[packet.clone()], HZ);
+    let arrived = b.pass(Direction::In, &sent, HZ);
+    assert_eq!(b.count(Direction::In, Counter::Opened), 1);
+    assert_eq!(arrived, [packet]);
+    let looped = b.pass(Direction::Out, &arrived, HZ);
+    assert_eq!(looped, arrived);
+    assert_eq!(b.count(Direction::Out, Counter::PassedNotServed), 1);
+    let answer = datagram(&tuple(1).reversed(), 7);
+    b.pass(Direction::Out, &[answer], HZ);
+    assert_eq!(b.count(Direction::Out, Counter::MarkedSealed), 1);
+}
+
+#[test]
 fn malformed_packets_and_failed_opens_are_dropped_where_policy_says_so() {
     let setup = Setup {
         policy: "{ malformed: drop, failed_open: drop }",

@@ -305,6 +305,10 @@ fn several_secondaries_serve_one_entry() {
     let mut a = [1, 2].map(|g| Secondary::new(&primary, Role::Client, &[(CLIENT, g)]));
     let mut b = Secondary::server(&primary);
     let mut witness = Witness::new();
+    // Each numbers from a place of its own.
+    for n in 0..2_000 {
+        a[1].gate.pass(Direction::Out, &[datagram(&flow(), n)], HZ);
+    }
     for n in 0..600u32 {
         // The flow moves between the two all the time; its answers too.
         let (there, back) = ((n / 7 % 2) as usize, (n / 5 % 2) as usize);
@@ -320,6 +324,12 @@ fn several_secondaries_serve_one_entry() {
         a[back].gate.pass(Direction::In, &marked, HZ);
     }
     assert_eq!(b.gate.count(Direction::In, Counter::Opened), 600);
+    let counts = b.gate.flow(&flow().reversed(), |e| e.sequence.counts());
+    let counts = counts.unwrap();
+    assert_eq!(
+        (counts.received, counts.lost, counts.reordered),
+        (600, 0, 0)
+    );
     let back: u64 = a
         .iter()
         .map(|a| a.gate.count(Direction::In, Counter::Opened))

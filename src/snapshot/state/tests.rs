@@ -284,17 +284,22 @@ fn raised(state: &mut State, entries: &[(&str, u32)]) -> BTreeMap<String, u32> {
 }
 
 #[test]
-fn server_entries_that_hold_each_other_never_have_each_others_generations() {
+fn entries_that_hold_each_other_never_have_each_others_generations() {
     let (wide, narrow, client) = ("server ::/0", "server ::1/128", "client ::1/128");
     let mut state = State::in_memory();
     for own in 3..9 {
         assert_eq!(raised(&mut state, &[(wide, 3)])[wide], own);
     }
-    // One that comes begins where the other is, not where that has been; a client's has secrets of its own.
+    // One that comes begins where the other is, not where that has been; also one that makes its hosts the other end.
     for own in [9, 10] {
         let all = raised(&mut state, &[(wide, 3), (narrow, 1), (client, 1)]);
-        assert_eq!([all[wide], all[narrow], all[client]], [own, own, own - 8]);
+        assert_eq!([all[wide], all[narrow], all[client]], [own; 3]);
     }
+    let mut state = State::in_memory();
+    for own in 1..4 {
+        assert_eq!(raised(&mut state, &[(client, 1)])[client], own);
+    }
+    assert_eq!(raised(&mut state, &[(client, 1), (wide, 1)])[wide], 4);
     // One that goes leaves its generations to none.
     let mut state = State::in_memory();
     let both = [(wide, 3), (narrow, 7)];
