@@ -292,7 +292,9 @@ fn count_failure(m: &Marked<'_, '_>, reason: Counter) -> bool {
         | Counter::LateFlowCreationContended
         | Counter::FailedOpenKeyAwaited => false,
         _ => {
-            let stuck = m.entry.is_some_and(|entry| entry.count_failed() == STUCK);
+            // Each time again: what is done about it may come to nothing.
+            let failed_again = |entry: &Entry| entry.count_failed().is_multiple_of(STUCK);
+            let stuck = m.entry.is_some_and(failed_again);
             stats.add(PairingCounter::Failed, 1);
             stats.add(PairingCounter::Stuck, u64::from(stuck));
             true

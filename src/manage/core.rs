@@ -32,7 +32,7 @@ const HEAL_EVERY: Duration = Duration::from_secs(30);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Time after which a snapshot that could not be made is tried again.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
-/// Options of a pairing in a second from which on half of them failing asks for healing.
+/// Options of a pairing that have to fail in a second for half of them failing to ask for healing.
 const HEALTH_SAMPLE: u64 = 100;
 
 /// Signals that have come.
@@ -106,7 +106,7 @@ enum NoView {
 }
 
 /// Which pairings' peers cannot be opened.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Ill {
     fixed: bool,
     registered: bool,
@@ -173,6 +173,7 @@ impl<'s> Core<'s> {
         let mut failures = Every::new(FAILURES_EVERY);
         let mut era = Every::new(ERA_EVERY);
         let mut health = Every::new(HEALTH_EVERY);
+        let mut ill = Ill::default();
         let mut heal = Every::long_ago(HEAL_EVERY);
         let mut heal_registered = Every::long_ago(HEAL_EVERY);
         let mut again = Every::long_ago(AGAIN_EVERY);
@@ -197,14 +198,16 @@ impl<'s> Core<'s> {
                 self.begin_era();
             }
             if health.is_due() {
-                let ill = self.ill();
+                ill = self.ill(ill);
                 if ill.fixed && heal.is_due() {
                     tracing::warn!(
                         "a peer's options do not open: this appliance begins a new generation"
                     );
-                    self.begin_era();
+                    ill.fixed = !self.begin_era();
                 }
-                if ill.registered && heal_registered.is_due() {
+                let is_needed = self.publisher.current().snapshot.needs_generations();
+                if (ill.registered || is_needed) && heal_registered.is_due() {
+                    ill.registered = false;
                     tracing::warn!(
                         "a registered peer's options do not open, or none may be sealed: the Primary is asked for new generations"
                     );
@@ -272,13 +275,11 @@ impl<'s> Core<'s> {
     }
 
     /// Whether the options of a pairing keep failing to open: a flow for long, or half of them in the last second. Then a
-    /// sender is somewhere where this receiver does not look, and a new generation lets both start over.
-    fn ill(&mut self) -> Ill {
+    /// sender is somewhere where this receiver does not look, and a new generation lets both start over. `before` is what was so a
+    /// second ago and could not be healed yet.
+    fn ill(&mut self, before: Ill) -> Ill {
         let snapshot = &self.publisher.current().snapshot;
-        let mut ill = Ill {
-            fixed: false,
-            registered: snapshot.needs_generations(),
-        };
+        let mut ill = Ill::default();
         for stats in self.shared.telemetry.pairings.all() {
             let now = [
                 PairingCounter::Opened,
@@ -286,18 +287,18 @@ impl<'s> Core<'s> {
                 PairingCounter::Stuck,
             ]
             .map(|counter| stats.get(counter));
-            let before = self
+            let last = self
                 .health
                 .insert(stats.name().to_owned(), now)
                 .unwrap_or(now);
-            let [opened, failed, stuck] = std::array::from_fn(|n| now[n].wrapping_sub(before[n]));
-            if stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened) {
-                let named = |pairing: &&Pairing| pairing.name == stats.name();
-                match snapshot.pairings.iter().find(named) {
-                    Some(pairing) if pairing.is_registered() => ill.registered = true,
-                    Some(_) => ill.fixed = true,
-                    None => {}
+            let since = std::array::from_fn(|n| now[n].wrapping_sub(last[n]));
+            let named = |pairing: &&Pairing| pairing.name == stats.name();
+            match snapshot.pairings.iter().find(named) {
+                Some(pairing) if pairing.is_registered() => {
+                    ill.registered |= is_ill(before.registered, since);
                 }
+                Some(_) => ill.fixed |= is_ill(before.fixed, since),
+                None => {}
             }
         }
         ill
@@ -311,15 +312,15 @@ impl<'s> Core<'s> {
     }
 
     /// Starts every flow over at Kri 0 under a new generation, since flows that begin have to begin too high: those of static pairings at
-    /// once, those of registered ones when the Primary has given new generations.
-    fn begin_era(&mut self) {
+    /// once, those of registered ones when the Primary has given new generations. Whether the static ones' could begin.
+    fn begin_era(&mut self) -> bool {
         // The cells of the next era are those of the one before this, which nobody may see or count in any more.
         let gone = self.publisher.collect(&self.shared.quiescence);
-        if gone && !self.publisher.current().snapshot.has_stragglers() {
-            self.republish(true);
-        }
+        let may_begin = gone && !self.publisher.current().snapshot.has_stragglers();
+        let began = may_begin && self.republish(true);
         let snapshot = &self.publisher.current().snapshot;
         self.registered.ask_for_generations(snapshot);
+        began
     }
 
     /// Reads lists and policy again.
@@ -449,6 +450,12 @@ impl<'s> Core<'s> {
     }
 }
 
+/// Whether a pairing is to be healed that in a second had so many options opened, failed, and flows stuck. One that was ill and not healed
+/// is so until nothing fails: a flow that is stuck says so but once in a thousand options.
+fn is_ill(was: bool, [opened, failed, stuck]: [u64; 3]) -> bool {
+    stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened) || (was && failed > 0)
+}
+
 /// What only a restart changes, as text to compare. None of it is secret.
 fn fixed(config: &Config) -> String {
     format!(
@@ -463,4 +470,24 @@ fn fixed(config: &Config) -> String {
         config.primary,
         config.secondary
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_ill_and_not_healed_is_ill_until_nothing_fails() {
+        for (was, since, is) in [
+            (false, [0, 99, 0], false),
+            (false, [0, 100, 0], true),
+            (false, [100, 100, 0], true),
+            (false, [101, 100, 0], false),
+            (false, [9_999, 1, 1], true),
+            (true, [9_999, 1, 0], true),
+            (true, [9_999, 0, 0], false),
+        ] {
+            assert_eq!(is_ill(was, since), is, "{was} {since:?}");
+        }
+    }
 }

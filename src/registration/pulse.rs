@@ -9,16 +9,20 @@ use thiserror::Error;
 const PING: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(8);
 
+/// What counts of the time between two looks, at most: twice the longest tick of those who look. The rest of it went by in sending or
+/// storing, and what came meanwhile was not read yet.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The other end said nothing for too long.
 #[derive(Debug, Error)]
-#[error("nothing came for {} s", .0.as_secs())]
-pub(super) struct Silent(Duration);
+#[error("nothing came for {} s", SILENT.as_secs())]
+pub(super) struct Silent;
 
-/// When something came last.
+/// For how long nothing came.
 pub(super) struct Pulse {
-    ask_after: Duration,
-    gone_after: Duration,
-    heard: Instant,
+    /// The silence up to the last look.
+    silence: Duration,
+    looked: Instant,
     /// Whether it was asked in this silence.
     asked: bool,
     /// Questions that it has not answered.
@@ -26,16 +30,11 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// One that beats as all connections do.
+    /// One that beats from now on.
     pub fn new() -> Self {
-        Self::of(PING, SILENT)
-    }
-
-    fn of(ask_after: Duration, gone_after: Duration) -> Self {
         Self {
-            ask_after,
-            gone_after,
-            heard: Instant::now(),
+            silence: Duration::ZERO,
+            looked: Instant::now(),
             asked: false,
             open: 0,
         }
@@ -43,20 +42,21 @@ impl Pulse {
 
     /// Something came.
     pub fn heard(&mut self) {
-        (self.heard, self.asked) = (Instant::now(), false);
+        (self.silence, self.looked, self.asked) = (Duration::ZERO, Instant::now(), false);
     }
 
     /// Whether the other end is to be asked now: once in a silence. Who is in the middle of a frame is not silent, and has that frame's
-    /// own time.
+    /// own time. To be called between any two looks for what came, and at least twice a second.
     pub fn asks(&mut self, within_frame: bool) -> Result<bool, Silent> {
         if within_frame {
             return Ok(false);
         }
-        let silence = self.heard.elapsed();
-        if silence > self.gone_after {
-            return Err(Silent(self.gone_after));
+        self.silence += self.looked.elapsed().min(LOOK);
+        self.looked = Instant::now();
+        if self.silence > SILENT {
+            return Err(Silent);
         }
-        let asks = silence > self.ask_after && !self.asked;
+        let asks = self.silence > PING && !self.asked;
         self.asked |= asks;
         self.open += u32::from(asks);
         Ok(asks)
@@ -74,20 +74,38 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    /// Lets time pass, with a look each time a tick does.
+    fn wait(pulse: &mut Pulse, time: Duration) -> Result<bool, Silent> {
+        let tick = Duration::from_millis(250);
+        let mut asks = false;
+        for _ in 0..time.as_millis() / tick.as_millis() {
+            pulse.looked -= tick;
+            asks |= pulse.asks(false)?;
+        }
+        Ok(asks)
+    }
+
     #[test]
     fn it_asks_once_and_then_gives_up() {
-        let moment = Duration::from_millis(20);
-        let mut pulse = Pulse::of(Duration::ZERO, 3 * moment);
-        std::thread::sleep(moment);
-        assert!(pulse.asks(false).expect("not gone"));
-        assert!(!pulse.asks(false).expect("not gone"));
+        let mut pulse = Pulse::new();
+        assert!(!wait(&mut pulse, PING / 2).expect("not gone"));
+        assert!(wait(&mut pulse, PING).expect("not gone"));
+        assert!(!wait(&mut pulse, PING / 2).expect("not gone"));
         pulse.heard();
         assert!(pulse.answered());
         assert!(!pulse.answered(), "an answer that nobody asked for");
-        std::thread::sleep(moment);
-        assert!(pulse.asks(false).expect("not gone"));
-        std::thread::sleep(3 * moment);
+        assert!(wait(&mut pulse, PING * 2).expect("not gone"));
+        pulse.looked -= SILENT;
         assert!(!pulse.asks(true).expect("in the middle of a frame"));
-        assert!(pulse.asks(false).is_err());
+        assert!(wait(&mut pulse, SILENT - PING).is_err());
+    }
+
+    #[test]
+    fn who_could_not_be_heard_was_not_silent() {
+        let mut pulse = Pulse::new();
+        for _ in 0..SILENT.as_secs() {
+            pulse.looked -= 2 * SILENT;
+            pulse.asks(false).expect("not gone");
+        }
     }
 }

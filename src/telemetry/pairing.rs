@@ -45,7 +45,7 @@ pairing_counters! {
     Replayed "replayed" "Options of the pairing dropped as replays"
     Skipped "skipped" "Numbers that PSNTP jumped over"
     Late "late" "Packets that arrived after PSNTP had jumped over them: skipped less late is lost"
-    Stuck "stuck" "Flows of which a thousand options in a row failed to open"
+    Stuck "stuck" "Times that a thousand options in a row of a flow failed to open"
     Reordered "reordered" "Packets that arrived behind a later one"
 }
 

@@ -47,7 +47,7 @@ impl Site {
         )
     }
 
-    /// Starts `hq.example`. Items of the two lists, each line with its blanks in front.
+    /// Starts `hq.example`, which listens at two addresses. Items of the two lists, each line with its blanks in front.
     pub fn start(&self, pairings: &str, secondaries: &str) -> Primary {
         let dir = self.dir().display();
         let port = free_port();
@@ -57,7 +57,7 @@ impl Site {
         };
         let yaml = format!(
             r#"primary:
-  listen: ["127.0.0.1:{port}"]
+  listen: ["127.0.0.1:{port}", "127.0.0.2:{port}"]
   certificate: {dir}/hq.example.pem
   key: {dir}/hq.example.key
   authorities: {dir}/ca.pem

@@ -4,7 +4,7 @@ use super::super::{BURST, Fate};
 use super::lab::{Gate, HZ, Setup, boot, datagram};
 use super::{address, tuple};
 use crate::snapshot::State;
-use crate::telemetry::{Counter, Direction};
+use crate::telemetry::{Counter, Direction, PairingCounter};
 use crate::wire::{FiveTuple, PacketBuf, VecBuf};
 
 fn gate_for(setup: &Setup) -> &'static crate::dataplane::Shared {
@@ -229,6 +229,24 @@ fn forged_options_buy_no_more_searches_than_the_budget_has() {
     let derived = gate.count(Direction::In, Counter::KeyDerivations);
     assert!((19_985..=20_000).contains(&derived), "{derived}");
     assert!(gate.count(Direction::In, Counter::FailedOpenSearchBudget) > 1_000);
+}
+
+#[test]
+fn a_flow_is_stuck_anew_with_each_thousand_failures_in_a_row() {
+    let mut gate = Gate::new(gate_for(&Setup::default()));
+    let mut a = Gate::new(gate_for(&Setup::default()));
+    let marked = fate(&mut a, Direction::Out, &datagram(&tuple(0), 0)).1;
+    fate(&mut gate, Direction::In, &marked);
+    assert_eq!(gate.count(Direction::In, Counter::Opened), 1);
+    let mut forged = marked;
+    *forged.get_mut(70).unwrap() ^= 1;
+    for (packets, stuck) in [(999, 0), (1, 1), (999, 1), (1, 2)] {
+        for _ in 0..packets {
+            fate(&mut gate, Direction::In, &forged);
+        }
+        let stats = gate.shared.telemetry.pairings.all();
+        assert_eq!(stats[0].get(PairingCounter::Stuck), stuck);
+    }
 }
 
 #[test]

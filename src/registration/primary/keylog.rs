@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -141,6 +141,8 @@ struct Told {
 
 struct Written {
     file: File,
+    /// Whether the file may end in the middle of a line, so that the next one must not follow at once.
+    torn: bool,
     told: HashMap<String, Told>,
 }
 
@@ -156,17 +158,23 @@ impl Keylog {
             source,
         };
         let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
             .map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+        let about = file.metadata().map_err(failed)?;
+        let mode = about.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeylogError::Open {
                 path: path.to_owned(),
                 mode,
             });
+        }
+        let mut last = *b"\n";
+        if let Some(at) = about.len().checked_sub(1) {
+            file.read_exact_at(&mut last, at).map_err(failed)?;
         }
         tracing::warn!(
             "KEYLOG IS ON: every master secret is written to {}, and whoever reads that file reads and forges all metrics",
@@ -176,6 +184,7 @@ impl Keylog {
             path: path.to_owned(),
             written: Mutex::new(Written {
                 file,
+                torn: last != *b"\n",
                 told: HashMap::new(),
             }),
         })
@@ -208,8 +217,11 @@ impl Keylog {
                 servers: told.servers.clone(),
             });
             line.push(b'\n');
-            let file = &mut written.file;
-            if let Err(error) = file.write_all(&line).and_then(|()| file.flush()) {
+            let Written { file, torn, .. } = &mut *written;
+            let before: &[u8] = if *torn { b"\n" } else { b"" };
+            let done = file.write_all(before).and_then(|()| file.write_all(&line));
+            *torn = done.is_err();
+            if let Err(error) = done {
                 tracing::error!("cannot write the keylog {}: {error}", self.path.display());
                 return;
             }
@@ -241,40 +253,27 @@ pub(super) async fn follow(primary: Arc<Primary>) {
     }
 }
 
-/// Reads a keylog. Warns if others can read it, and if its last line is not whole yet.
+/// Reads a keylog. Warns if others can read it, and of each line that is broken, which is left out: a disk that was full, power that
+/// went, or a copy made meanwhile leaves a line in part.
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`ReadError`]; its `Line` names the first line if all are broken.
 pub fn read(path: &Path) -> Result<Vec<Line>, ReadError> {
     let text = read_bytes(path).map_err(|source| ReadError::Io {
         path: path.to_owned(),
         source,
     })?;
-    let mut lines = Vec::new();
-    let mut rest = text.as_slice();
-    for number in 1.. {
-        if rest.is_empty() {
-            break;
-        }
-        let (line, behind, whole) = match rest.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (&rest[..end], &rest[end + 1..], true),
-            None => (rest, &[][..], false),
-        };
-        rest = behind;
+    let (mut lines, mut broken) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         if line.trim_ascii().is_empty() {
             continue;
         }
         match serde_json::from_slice::<Line>(line) {
             Ok(line) => lines.push(line),
-            // As a file that is being copied or written looks.
-            Err(error) if !whole && error.is_eof() => tracing::warn!(
-                "the keylog {} ends in the middle of line {number}, which is left out",
-                path.display()
-            ),
             Err(error) => {
                 let text = error.to_string();
                 let fault = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
-                return Err(ReadError::Line {
+                broken.push(ReadError::Line {
                     path: path.to_owned(),
                     number,
                     fault: format!("{fault} (column {})", error.column()),
@@ -283,9 +282,13 @@ pub fn read(path: &Path) -> Result<Vec<Line>, ReadError> {
         }
     }
     if lines.is_empty() {
-        return Err(ReadError::Empty {
+        let empty = || ReadError::Empty {
             path: path.to_owned(),
-        });
+        };
+        return Err(broken.into_iter().next().unwrap_or_else(empty));
+    }
+    for error in &broken {
+        tracing::warn!("{error}: the line is left out");
     }
     Ok(lines)
 }

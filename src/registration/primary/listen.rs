@@ -30,8 +30,8 @@ use crate::registration::{
 
 /// How long a handshake and the first message may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections that are half open at once: half of the 1,024 descriptors that a process usually has, lest none is left to accept another,
-/// and nobody is thrown out.
+/// Connections that are half open at once, of all listeners together: half of the 1,024 descriptors that a process usually has, lest none
+/// is left to accept another, and nobody is thrown out.
 const HALF_OPEN: usize = 512;
 /// Least time between two log lines that none can be accepted.
 const COMPLAIN: Duration = Duration::from_secs(10);
@@ -59,7 +59,6 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, PrimaryError> {
 
 /// Accepts connections for ever.
 pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
-    let half_open = Arc::new(Mutex::new(VecDeque::<(u64, AbortHandle)>::new()));
     let mut complained: Option<Instant> = None;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -77,9 +76,10 @@ pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
         let number = primary.next_connection();
         let done = Done {
             number,
-            half_open: Arc::clone(&half_open),
+            primary: Arc::clone(&primary),
         };
         let task = tokio::spawn(welcome(Arc::clone(&primary), stream, address, done));
+        let half_open = &primary.half_open;
         let mut waiting = half_open.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((number, task.abort_handle()));
         if waiting.len() > HALF_OPEN
@@ -93,18 +93,19 @@ pub(super) async fn serve(primary: Arc<Primary>, listener: TcpListener) {
     }
 }
 
+/// Connections that are half open, by their numbers, the oldest first.
+pub(super) type HalfOpen = Mutex<VecDeque<(u64, AbortHandle)>>;
+
 /// Takes a connection off the half-open ones.
 struct Done {
     number: u64,
-    half_open: Arc<Mutex<VecDeque<(u64, AbortHandle)>>>,
+    primary: Arc<Primary>,
 }
 
 impl Drop for Done {
     fn drop(&mut self) {
-        let mut waiting = self
-            .half_open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let half_open = &self.primary.half_open;
+        let mut waiting = half_open.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|(number, _)| *number != self.number);
     }
 }

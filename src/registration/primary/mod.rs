@@ -120,6 +120,8 @@ pub struct Primary {
     keylog: Option<keylog::Keylog>,
     /// Names connections.
     connections: AtomicU64,
+    /// Those of all listeners, since they use up the same descriptors.
+    half_open: listen::HalfOpen,
     /// Open connections by the names in the other end's certificate.
     seats: listen::Seats,
 }
@@ -167,6 +169,7 @@ impl Primary {
             pairings,
             store,
             keylog: keylog.transpose()?,
+            half_open: listen::HalfOpen::default(),
             seats: listen::Seats::default(),
             connections: AtomicU64::new(0),
         });

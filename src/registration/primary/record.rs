@@ -340,15 +340,14 @@ impl PairingRecord {
         Ok(number)
     }
 
-    /// Whether one of these entries, where it is listed, lacks a generation of `who`, or takes it for away: entries come to lists, and
-    /// another replica cannot know of a connection while the one that has it lacks its lease. A connection to another replica is no
-    /// reason: the newest is the one that counts, and whose Secondary has left it must not claim it back.
+    /// Whether one of these ascending entries, where it is listed, lacks a generation of `who`, or takes it for away: entries come to
+    /// lists, and another replica cannot know of a connection while the one that has it lacks its lease. A connection to another replica
+    /// is no reason: the newest is the one that counts, and whose Secondary has left it must not claim it back.
     #[must_use]
     pub fn misses(&self, who: &Who<'_>, entries: &[Prefix]) -> bool {
-        let mut listed = self.own.iter().filter(|own| entries.contains(&own.prefix));
-        listed.any(|own| {
+        self.own.iter().any(|own| {
             let mut mine = own.given.iter().filter(|given| given.is_of(who));
-            mine.all(|given| given.away.is_some())
+            mine.all(|given| given.away.is_some()) && entries.binary_search(&own.prefix).is_ok()
         })
     }
 

@@ -1,7 +1,7 @@
 //! A connection of a Secondary: proves what it may have by its certificate's name, gets it, and again on every change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -86,7 +86,7 @@ struct Session<'p, S> {
     instance: Instance,
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
-    /// What it serves, each allowed.
+    /// What it serves, each allowed, ascending.
     entries: Vec<Prefix>,
     /// The newest share, and the newest that it acknowledged.
     sent: u64,
@@ -115,18 +115,24 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         let mut records = self.primary.mirror.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Only after what a share depends on: it looks at all entries of all pairings, and pings may come in masses.
+        let mut is_due = true;
         loop {
-            self.share().await?;
+            if is_due {
+                self.share().await?;
+            }
             self.look_alive().await?;
-            tokio::select! {
+            is_due = tokio::select! {
                 received = self.reader.next() => {
                     let received = received?;
                     self.pulse.heard();
+                    let changes = matches!(received.message, Message::Ack(_) | Message::NewGenerations(_));
                     self.handle(received).await?;
+                    changes
                 }
-                _ = records.changed() => {}
-                _ = tick.tick() => {}
-            }
+                _ = records.changed() => true,
+                _ = tick.tick() => true,
+            };
         }
     }
 
@@ -137,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
             return Err(End::Refused(Reason::Version, Closed::NothingInCommon, why));
         }
         let known = names.iter().find_map(|name| {
-            let allowed = self.primary.allowed(name);
+            let allowed: BTreeSet<Prefix> = self.primary.allowed(name).into_iter().collect();
             (!allowed.is_empty()).then_some((name, allowed))
         });
         let Some((name, allowed)) = known else {
@@ -154,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         }
         self.name.clone_from(name);
         self.entries.clone_from(&register.entries);
+        self.entries.sort_unstable();
         Ok(())
     }
 
@@ -200,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
 
     /// Leaves entries that an operator took from it.
     async fn give_up_what_is_not_allowed(&mut self) -> Result<(), End> {
-        let allowed = self.primary.allowed(&self.name);
+        let allowed: BTreeSet<Prefix> = self.primary.allowed(&self.name).into_iter().collect();
         let mut lost = self.entries.clone();
         lost.retain(|entry| !allowed.contains(entry));
         if lost.is_empty() {

@@ -81,6 +81,47 @@ fn what_is_new_is_written_and_read_again() {
 }
 
 #[test]
+fn a_line_that_was_torn_spoils_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keylog");
+    let pairing = pairing();
+    let mut record = PairingRecord::default();
+    record.masters.push(master(1));
+    Keylog::open(&path).unwrap().note(&pairing, &record);
+    let append = |text: &str| {
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let since = || -> Vec<u64> {
+        let lines = read(&path).unwrap();
+        lines.iter().map(|line| line.since).collect()
+    };
+
+    // As power that went leaves it.
+    append("{\"time\":17");
+    let keylog = Keylog::open(&path).unwrap();
+    keylog.note(&pairing, &record);
+    assert_eq!(since(), [1_001, 1_001]);
+
+    // As a disk that is full leaves it.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let file = std::mem::replace(&mut keylog.written.lock().unwrap().file, full);
+    record.masters[0] = master(2);
+    keylog.note(&pairing, &record);
+    append("{\"time\":17");
+    keylog.written.lock().unwrap().file = file;
+    keylog.note(&pairing, &record);
+    record.masters[0] = master(3);
+    keylog.note(&pairing, &record);
+    assert_eq!(since(), [1_001, 1_001, 1_002, 1_003]);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 6);
+
+    // Nothing was torn: no line is left empty.
+    Keylog::open(&path).unwrap().note(&pairing, &record);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 7);
+}
+
+#[test]
 fn bad_lines_are_named_by_their_number() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keylog");
@@ -111,7 +152,9 @@ fn bad_lines_are_named_by_their_number() {
         (with("hash", 1.into()).to_string(), "unknown field `hash`"),
         ("{\"time\":5}".to_owned(), "missing field `pairing`"),
     ] {
-        let error = read_text(&format!("{good}\n{bad}\n{good}\n")).unwrap_err();
+        let lines = read_text(&format!("{good}\n{bad}\n{good}\n"));
+        assert_eq!(lines.unwrap().len(), 2, "the others are there");
+        let error = read_text(&format!("\n{bad}\n{bad}\n")).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("is broken in line 2: "), "{text}");
         assert!(text.contains(words), "{words}: {text}");
