@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Primary,
+    Primary, PrimaryError,
     counters::{Closed, who},
     now,
     peer::{End, out_of_order},
@@ -25,6 +25,7 @@ use crate::{
         frame::{FrameError, Reader, Received, Writer},
         message::{Message, Ping, Poll, PollKey, Pong, Reason, Refused, Register, Share, VERSION},
         pulse::Pulse,
+        store::StoreError,
     },
     snapshot::Grant,
 };
@@ -33,6 +34,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a share may stay unacknowledged. Others no longer wait for this one by then; it has secrets that may be out of date, and a
 /// new connection is what may help it.
 const ACK: Duration = Duration::from_secs(20);
+/// How long a pairing whose document had no room is left alone.
+const FULL: Duration = Duration::from_secs(60);
 /// Keys that a Secondary may ask for in a second.
 const POLLS: u32 = 1_000;
 
@@ -58,6 +61,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
         acknowledged: 0,
         sent_at: Instant::now(),
         given: BTreeMap::new(),
+        full: BTreeMap::new(),
         pulse: Pulse::new(),
         polls: (Instant::now(), 0),
     };
@@ -95,6 +99,8 @@ struct Session<'p, S> {
     sent_at: Instant,
     /// Per pairing: the version of the record that the newest share was made of.
     given: BTreeMap<usize, u64>,
+    /// Pairings whose documents had no room for its generations, and when.
+    full: BTreeMap<usize, Instant>,
     pulse: Pulse,
     polls: (Instant, u32),
 }
@@ -167,7 +173,11 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
     /// Has generations given to all entries, in every pairing that lists them.
     async fn register(&mut self, anew: bool) -> Result<(), End> {
         let who = self.who();
-        for pairing in &self.primary.pairings {
+        let mut full = Vec::new();
+        for (at, pairing) in self.primary.pairings.iter().enumerate() {
+            if self.is_full(at) {
+                continue;
+            }
             let registered = self.primary.update(pairing, |record| {
                 for entry in &self.entries {
                     match record.register(*entry, &who, anew, now()) {
@@ -186,10 +196,26 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
                         format!("{entry}: {error}"),
                     ));
                 }
+                // One pairing's lists must not cost the others theirs.
+                Err(PrimaryError::Store(error @ StoreError::TooLong { .. })) => {
+                    tracing::error!(
+                        secondary = %self.name,
+                        pairing = %pairing.name,
+                        "the Secondary gets no generations in this pairing: {error}"
+                    );
+                    full.push((at, Instant::now()));
+                }
                 Err(error) => return Err(End::Gone(error.to_string())),
             }
         }
+        self.full.extend(full);
         Ok(())
+    }
+
+    /// Whether a pairing's document had no room lately.
+    fn is_full(&self, at: usize) -> bool {
+        let since = self.full.get(&at);
+        since.is_some_and(|since| since.elapsed() < FULL)
     }
 
     fn who(&self) -> Who<'_> {
@@ -234,8 +260,10 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
     /// Whether a list lacks one of its entries, or takes it for away.
     fn is_missing(&self) -> bool {
         let who = self.who();
-        let mut pairings = self.primary.pairings.iter();
-        pairings.any(|pairing| self.primary.record(pairing).misses(&who, &self.entries))
+        let mut pairings = self.primary.pairings.iter().enumerate();
+        pairings.any(|(at, pairing)| {
+            !self.is_full(at) && self.primary.record(pairing).misses(&who, &self.entries)
+        })
     }
 
     /// Sends the share if it changed.
