@@ -127,13 +127,16 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
         &["flows", "--sort", "size"],
         &["flows", "--watch", "1ms"],
         &["stats", "--log", "x=y=z"],
+        &["stats", "--log", "warning"],
     ] {
         let output = ends(args, 2);
         assert!(stdout(&output).is_empty());
         assert!(!stderr(&output).is_empty());
     }
-    let output = pdmgate(&["stats"]).env("PDMGATE_LOG", "a=b=c").output();
-    assert_eq!(output.unwrap().status.code(), Some(2));
+    for level in ["a=b=c", "verbose"] {
+        let output = pdmgate(&["stats"]).env("PDMGATE_LOG", level).output();
+        assert_eq!(output.unwrap().status.code(), Some(2), "{level}");
+    }
 }
 
 #[test]
@@ -151,6 +154,49 @@ fn an_appliance_that_does_not_run_is_an_error_with_a_hint() {
         assert!(text.contains("hint: is `pdmgate run` running?"), "{text}");
         assert!(stdout(&output).is_empty());
     }
+}
+
+#[test]
+fn operators_are_told_which_socket_is_theirs() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s");
+    let commands = [
+        &["registrations"][..],
+        &["renew"],
+        &["revoke", "pairing", "branch"],
+        &["lists", "remove", "branch", "2001:db8:7::/64"],
+    ];
+    let hints = |words: &str| {
+        for command in commands {
+            let args = [command, &["--socket", path.to_str().unwrap()]].concat();
+            let text = stderr(&ends(&args, 1));
+            assert!(text.contains(words), "{args:?}: {text}");
+            assert!(text.contains("primary.socket"), "{args:?}: {text}");
+        }
+    };
+    hints("hint: is the Primary running");
+    let _server = serve(&path);
+    hints("hint: that is the socket of an appliance's numbers");
+}
+
+#[test]
+fn lists_takes_its_options_before_and_after_what_to_change() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("none.sock");
+    let socket = socket.to_str().unwrap();
+    let add = ["add", "branch", "2001:db8:7::/64"];
+    for args in [
+        [&["lists", "--socket", socket], &add[..]].concat(),
+        [&["lists", "--json", "--socket", socket], &add[..]].concat(),
+        [&["lists", "--log", "debug", "--socket", socket], &add[..]].concat(),
+        [&["lists"], &add[..], &["--json", "--socket", socket]].concat(),
+    ] {
+        let text = stderr(&ends(&args, 1));
+        assert!(text.contains("none.sock"), "{args:?}: {text}");
+    }
+    let nobody = [&["lists"], &add[..], &["--secondary", "not a name!"]].concat();
+    let text = stderr(&ends(&nobody, 2));
+    assert!(text.contains("such as hq.example"), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn errors_say_what_to_do() {
     let (eal, pool) = start(1, 1023);
 
     let again = Eal::init(&EalConfig {
-        cores: Cores::choose(1),
+        cores: Cores::choose(1, None, None),
         hugepages: Hugepages::Off,
         pool: pool_config(1023),
         devices: Vec::new(),

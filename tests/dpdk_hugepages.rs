@@ -8,7 +8,7 @@ use pdmgate::dpdk::{Burst, Cores, Eal, EalConfig, EalError, Hugepages, Pool};
 #[test]
 fn hugepages_are_used_where_there_are_any() {
     let mut config = EalConfig {
-        cores: Cores::choose(1),
+        cores: Cores::choose(1, None, None),
         hugepages: Hugepages::Require,
         pool: pool_config(1023),
         devices: Vec::new(),

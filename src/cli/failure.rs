@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use hyper::StatusCode;
 use thiserror::Error;
 
 use super::keygen::KeygenFailure;
@@ -29,6 +30,9 @@ pub enum Failure {
     /// The running appliance cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The running Primary cannot be asked, or refuses.
+    #[error(transparent)]
+    Operator(ClientError),
     /// The appliance does not run.
     #[error(transparent)]
     Run(RunError),
@@ -84,6 +88,12 @@ impl From<PrimaryRunError> for Failure {
     }
 }
 
+/// Whether whoever answered knows no such question, as at the other of the two sockets.
+fn is_elsewhere(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status, message }
+        if *status == StatusCode::NOT_FOUND && message.is_empty())
+}
+
 impl Failure {
     /// Whether the reader of standard output has left. It had enough, so nothing went wrong: `pdmgate flows | head`.
     fn is_closed_pipe(&self) -> bool {
@@ -100,10 +110,21 @@ impl Failure {
             Self::Client(ClientError::Unreachable { .. }) => Some(
                 "is `pdmgate run` running? --socket must name what telemetry.socket of its configuration names",
             ),
-            Self::Client(ClientError::Forbidden { .. }) => Some(
-                "the socket is its owner's alone: run this as the user that runs the appliance",
+            Self::Operator(ClientError::Unreachable { .. }) => Some(
+                "is the Primary running, by `pdmgate primary` or `pdmgate run`? --socket must name what primary.socket of its configuration names",
             ),
-            Self::Client(ClientError::Unreadable(_)) => {
+            Self::Client(error) if is_elsewhere(error) => Some(
+                "that is the socket of a Primary: --socket must name what telemetry.socket of the appliance's configuration names",
+            ),
+            Self::Operator(error) if is_elsewhere(error) => Some(
+                "that is the socket of an appliance's numbers: --socket must name what primary.socket of the Primary's configuration names",
+            ),
+            Self::Client(ClientError::Forbidden { .. })
+            | Self::Operator(ClientError::Forbidden { .. }) => Some(
+                "the socket is its owner's alone: run this as the user that runs what is behind it",
+            ),
+            Self::Client(ClientError::Unreadable(_))
+            | Self::Operator(ClientError::Unreadable(_)) => {
                 Some("use the pdmgate of the version that is running")
             }
             Self::Capture {

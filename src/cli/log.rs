@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::Cli;
 
@@ -37,21 +37,32 @@ enum Format {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    match text.parse::<EnvFilter>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
+    filter(text).map(|_| text.to_owned())
+}
+
+/// What `text` lets through.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    for directive in text.split(',') {
+        // A word alone would be the name of a part, of which everything is logged, and nothing of the others.
+        if directive.parse::<LevelFilter>().is_err() && !directive.contains(['=', '[']) {
+            return Err(format!(
+                "expected error, warn, info, debug, trace or off, or such a level for a part, as in \
+                 pdmgate::dataplane=debug; found `{directive}`"
+            ));
+        }
     }
+    text.parse::<EnvFilter>().map_err(|error| error.to_string())
 }
 
 /// Starts logging; ends the process as for a bad command line if `PDMGATE_LOG` makes no sense.
 pub fn start(args: &LogArgs) {
-    let filter = args
-        .log
-        .clone()
-        .or_else(|| std::env::var(VARIABLE).ok())
+    let given = |text: &String| !text.is_empty();
+    let text = args.log.clone().filter(given);
+    let text = text
+        .or_else(|| std::env::var(VARIABLE).ok().filter(given))
         .unwrap_or_else(|| DEFAULT.to_owned());
-    let filter = filter.parse::<EnvFilter>().unwrap_or_else(|error| {
-        let message = format!("{VARIABLE}={filter}: {error}");
+    let filter = filter(&text).unwrap_or_else(|error| {
+        let message = format!("{VARIABLE}={text}: {error}");
         Cli::command()
             .error(ErrorKind::ValueValidation, message)
             .exit()
@@ -63,5 +74,35 @@ pub fn start(args: &LogArgs) {
     match args.log_format {
         Format::Text => builder.init(),
         Format::Json => builder.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for text in [
+            "",
+            "warn",
+            "INFO",
+            "off",
+            "info,pdmgate::dataplane=debug",
+            "[tick]=trace",
+        ] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for text in [
+            "warning",
+            "verbose",
+            "info,pdmgate",
+            "a=b=c",
+            "pdmgate=loud",
+        ] {
+            assert!(filter(text).is_err(), "{text}");
+        }
+        let error = filter("info,verbose").expect_err("no level");
+        assert!(error.contains("found `verbose`"), "{error}");
     }
 }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use hyper::Method;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Failure, output::Output};
 use crate::{
-    config::Prefix,
+    config::{DnsName, Prefix},
     registration::primary::{
         now,
         registrations::{Done, PairingStatus, Registrations},
@@ -21,17 +21,26 @@ use crate::{
 #[derive(Debug, clap::Args)]
 struct Asked {
     /// Local socket of the running Primary (primary.socket of its configuration)
-    #[arg(long, value_name = "PATH", default_value = "/run/pdmgate/primary.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/run/pdmgate/primary.sock"
+    )]
     socket: PathBuf,
     /// Print one line of JSON instead of text; times in Unix seconds
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
 impl Asked {
     fn registrations(&self) -> Result<Registrations, Failure> {
-        let client = Client::new(&self.socket)?;
-        Ok(client.ask(Method::GET, "/v1/registrations")?)
+        self.ask(Method::GET, "/v1/registrations")
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method, target: &str) -> Result<T, Failure> {
+        let answer = Client::new(&self.socket).and_then(|client| client.ask(method, target));
+        answer.map_err(Failure::Operator)
     }
 
     fn print(&self, record: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -52,9 +61,8 @@ impl Asked {
         let query: Vec<String> = given
             .map(|(key, value)| format!("{key}={}", escape(value)))
             .collect();
-        let client = Client::new(&self.socket)?;
         let target = format!("{path}?{}", query.join("&"));
-        let done: Done = client.ask(Method::POST, &target)?;
+        let done: Done = self.ask(Method::POST, &target)?;
         self.print(&done, || format!("{}\n", done.done))
     }
 }
@@ -147,14 +155,11 @@ pub fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
 /// Changes are kept in the store over restarts, beside what the configuration says, and told to the peer and to all Secondaries
 /// at once.
 #[derive(Debug, clap::Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_long_help = "\
+#[command(after_long_help = "\
 Examples:
   pdmgate lists
   pdmgate lists add branch 2001:db8:7::/64 --group web --secondary gate7.example
-  pdmgate lists remove branch 2001:db8:7::/64"
-)]
+  pdmgate lists remove branch 2001:db8:7::/64")]
 pub struct ListsArgs {
     #[command(subcommand)]
     change: Option<Change>,
@@ -174,10 +179,8 @@ enum Change {
         #[arg(long)]
         group: Option<String>,
         /// Certificate name of a Secondary that may serve it, besides those of the configuration
-        #[arg(long)]
-        secondary: Option<String>,
-        #[command(flatten)]
-        asked: Asked,
+        #[arg(long, value_name = "NAME", value_parser = parse_name)]
+        secondary: Option<DnsName>,
     },
     /// Take an entry off our list of a pairing
     Remove {
@@ -185,17 +188,20 @@ enum Change {
         pairing: String,
         /// The entry's addresses
         prefix: Prefix,
-        #[command(flatten)]
-        asked: Asked,
     },
+}
+
+fn parse_name(word: &str) -> Result<DnsName, String> {
+    DnsName::parse(word).ok_or_else(|| format!("expected {}", DnsName::ALLOWED))
 }
 
 /// Shows or changes lists.
 pub fn lists(args: &ListsArgs) -> Result<(), Failure> {
+    let asked = &args.asked;
     match &args.change {
         None => {
-            let registrations = args.asked.registrations()?;
-            args.asked.print(&registrations.pairings, || {
+            let registrations = asked.registrations()?;
+            asked.print(&registrations.pairings, || {
                 lists_text(&registrations.pairings)
             })
         }
@@ -204,21 +210,16 @@ pub fn lists(args: &ListsArgs) -> Result<(), Failure> {
             prefix,
             group,
             secondary,
-            asked,
         }) => asked.order(
             "/v1/lists/add",
             &[
                 ("pairing", Some(pairing)),
                 ("prefix", Some(&prefix.to_string())),
                 ("group", group.as_deref()),
-                ("secondary", secondary.as_deref()),
+                ("secondary", secondary.as_ref().map(DnsName::as_str)),
             ],
         ),
-        Some(Change::Remove {
-            pairing,
-            prefix,
-            asked,
-        }) => asked.order(
+        Some(Change::Remove { pairing, prefix }) => asked.order(
             "/v1/lists/remove",
             &[
                 ("pairing", Some(pairing)),

@@ -60,6 +60,14 @@ fn ports(config: &Config, source: &Source, report: Report<'_>) {
             ),
             "another device, or another number behind the driver's name",
         ));
+    } else if let Some(interface) = outside.interface()
+        && inside.interface() == Some(interface)
+    {
+        report(source.fault_at(
+            outside,
+            &format!("`iface={interface}`, which is the inside port's interface too"),
+            "another interface: what comes in by one port goes out by the other",
+        ));
     }
 }
 

@@ -39,8 +39,8 @@ pub use primary_file::{ConfigFile, PrimaryFile, PrimaryTelemetry};
 pub use scalar::{At, Period, Whole};
 pub use secondary::{Secondary, SecondaryVia};
 pub use sections::{
-    Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, OverMtu, Policy, Port,
-    Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
+    Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, Mtu, OverMtu, Policy,
+    Port, Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
 };
 pub use types::{
     Device, DnsName, Group, HostPort, Listen, Name, NotAPrefix, Prefix, Secret, SecretBytes,

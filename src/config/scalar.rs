@@ -10,7 +10,7 @@ use serde::{
 use serde_saphyr::Spanned;
 
 /// A value and the place in the file where it stands, for checks that compare it with others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct At<T> {
     value: T,
     line: u32,
@@ -49,6 +49,13 @@ impl<T> From<T> for At<T> {
             column: 0,
             width: 0,
         }
+    }
+}
+
+/// The value alone: what stands elsewhere in the file is the same.
+impl<T: fmt::Debug> fmt::Debug for At<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(out)
     }
 }
 

@@ -150,6 +150,9 @@ impl Default for Flows {
     }
 }
 
+/// An MTU: bytes of an IPv6 packet.
+pub type Mtu = Whole<u16, 1280, 9702>;
+
 /// `policy`: what happens to packets.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,7 +161,7 @@ pub struct Policy {
     /// are padding. Default 0x0f.
     pub option_type: Whole<u8, 2, 31>,
     /// MTU of the outside link: bytes of the largest IPv6 packet, option included. 1280 to 9702, default 1500.
-    pub mtu: Whole<u16, 1280, 9702>,
+    pub mtu: Mtu,
     /// What happens to a packet that the option would make larger than `mtu`. Default `pass`.
     pub over_mtu: OverMtu,
     /// Source of the ICMPv6 errors of `packet-too-big`, one unicast IPv6 address. Default null: the packet's own destination.

@@ -149,6 +149,10 @@ fn wrong_devices() {
     }
     let same = "ports:\n  inside: { device: 'net_pcap0,rx_pcap=a' }\n  outside: { device: «'net_pcap0,rx_pcap=b' }\n";
     refuse(same, "`net_pcap0`", "another number");
+    let same = "ports:\n  inside: { device: '0000:03:00.0' }\n  outside: { device: «'00000000:03:00.0' }\n";
+    refuse(same, "`0000:03:00.0`", "another device");
+    let same = "ports:\n  inside: { device: 'net_af_packet0,iface=a' }\n  outside: { device: «'net_af_xdp1,queue_count=1,iface=a' }\n";
+    refuse(same, "`iface=a`", "another interface");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::scalar::{text, text_or};
 /// A port's device, as the environment abstraction layer names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// A PCI function, `domain:bus:device.function` in hexadecimal.
+    /// A PCI function, `domain:bus:device.function` in hexadecimal; the domain has four digits, more only if it needs them.
     Pci(String),
     /// A virtual device: driver name and arguments, `net_af_packet0,iface=in0`.
     Vdev(String),
@@ -32,13 +32,13 @@ impl Device {
     /// Reads a PCI address or a virtual device; `None` if it is neither.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        if is_pci(word) {
-            Some(Self::Pci(word.to_ascii_lowercase()))
-        } else if is_vdev(word) {
-            Some(Self::Vdev(word.to_owned()))
-        } else {
-            None
+        if is_vdev(word) {
+            return Some(Self::Vdev(word.to_owned()));
         }
+        let (domain, rest) = word.split_once(':').filter(|_| is_pci(word))?;
+        let domain = u32::from_str_radix(domain, 16).ok()?;
+        let address = format!("{domain:04x}:{rest}");
+        Some(Self::Pci(address.to_ascii_lowercase()))
     }
 
     /// The whole string.
@@ -54,6 +54,13 @@ impl Device {
     pub fn name(&self) -> &str {
         let device = self.as_str();
         device.split_once(',').map_or(device, |(name, _)| name)
+    }
+
+    /// The network interface behind a virtual device, its argument `iface`.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        let mut arguments = self.as_str().split(',').skip(1);
+        arguments.find_map(|argument| argument.strip_prefix("iface="))
     }
 }
 
@@ -244,7 +251,7 @@ impl<'de> Deserialize<'de> for Name {
 pub struct DnsName(String);
 
 impl DnsName {
-    pub(super) const ALLOWED: &str =
+    pub(crate) const ALLOWED: &str =
         "the DNS name that the certificate holds, such as hq.example: no wildcard, no address";
 
     /// Reads a name; `None` if it is none.

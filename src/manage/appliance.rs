@@ -260,12 +260,21 @@ fn random() -> Result<u64, getrandom::Error> {
 }
 
 fn cores(config: &Config) -> Cores {
-    let mut cores = Cores::choose(config.ports.queues.get().into());
-    if let Some(workers) = &config.workers.cores {
-        cores.workers = workers.iter().map(|core| core.get().into()).collect();
-    }
-    if let Some(core) = &config.management.core {
-        cores.management = core.get().into();
+    let working = config.workers.cores.as_ref();
+    let cores = Cores::choose(
+        config.ports.queues.get().into(),
+        config
+            .management
+            .core
+            .as_ref()
+            .map(|core| core.get().into()),
+        working.map(|cores| cores.iter().map(|core| core.get().into()).collect()),
+    );
+    if cores.is_shared() && config.workers.idle == config::Idle::Poll {
+        tracing::warn!(
+            "no core is left for management, which shares core {} with a worker that leaves nothing of it: allow the process one more, or set workers.idle to pause or sleep",
+            cores.management
+        );
     }
     cores
 }

@@ -3,7 +3,7 @@
 use super::links::Watched;
 use super::poll::now;
 use super::registered::Registered;
-use crate::config::Config;
+use crate::config::{Config, Mtu};
 use crate::dataplane::{Shared, View};
 use crate::flow::{Ageing, Publisher, Reader};
 use crate::registration::link::CoreEnd;
@@ -119,6 +119,8 @@ pub(super) struct Core<'s> {
     reader: Option<Reader<'s>>,
     ageing: Ageing<'s>,
     config: Config,
+    /// `policy.mtu` of the start, which the ports were opened with.
+    opened_mtu: Mtu,
     path: PathBuf,
     state: State,
     registered: Registered,
@@ -148,6 +150,7 @@ impl<'s> Core<'s> {
             publisher: Publisher::new(&shared.view),
             reader: shared.quiescence.reader(shared.management_reader()),
             ageing: Ageing::new(&shared.table),
+            opened_mtu: config.policy.mtu,
             config,
             path: path.to_owned(),
             state,
@@ -325,7 +328,7 @@ impl<'s> Core<'s> {
 
     /// Reads lists and policy again.
     fn reload(&mut self) {
-        let config = match Config::load(&self.path) {
+        let mut config = match Config::load(&self.path) {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!("the configuration cannot be used and changes nothing:\n{error}");
@@ -338,6 +341,12 @@ impl<'s> Core<'s> {
         if fixed(&config) != fixed(&self.config) {
             tracing::warn!(
                 "ports, workers, management, eal, flows.capacity, state, telemetry, primary and secondary change with a restart only"
+            );
+        }
+        if let Some(wanted) = cap_mtu(&mut config, self.opened_mtu) {
+            tracing::warn!(
+                "policy.mtu stays at {} until a restart: the ports were opened with it and take no packet of {wanted} bytes",
+                self.opened_mtu
             );
         }
         let before = std::mem::replace(&mut self.config, config);
@@ -456,6 +465,16 @@ fn is_ill(was: bool, [opened, failed, stuck]: [u64; 3]) -> bool {
     stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened) || (was && failed > 0)
 }
 
+/// Lowers `policy.mtu` to what the ports were `opened` with, which no reload can raise; returns what it was if it was more.
+fn cap_mtu(config: &mut Config, opened: Mtu) -> Option<Mtu> {
+    let wanted = std::mem::replace(&mut config.policy.mtu, opened);
+    if wanted.get() > opened.get() {
+        return Some(wanted);
+    }
+    config.policy.mtu = wanted;
+    None
+}
+
 /// What only a restart changes, as text to compare. None of it is secret.
 fn fixed(config: &Config) -> String {
     format!(
@@ -488,6 +507,36 @@ mod tests {
             (true, [9_999, 0, 0], false),
         ] {
             assert_eq!(is_ill(was, since), is, "{was} {since:?}");
+        }
+    }
+
+    const PORTS: &str =
+        "ports: { inside: { device: net_null0 }, outside: { device: net_null1 }, queues: 2 }\n";
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, Path::new("gate.yaml")).expect("a valid configuration")
+    }
+
+    #[test]
+    fn lines_that_move_change_nothing_fixed() {
+        let text = format!("{PORTS}workers: {{ cores: [1, 2] }}\n");
+        let moved = config(&format!("# A comment.\n{text}"));
+        assert_eq!(fixed(&moved), fixed(&config(&text)));
+        assert_ne!(fixed(&moved), fixed(&config(PORTS)));
+    }
+
+    #[test]
+    fn a_reload_lowers_the_mtu_and_raises_it_no_further_than_the_start() {
+        let of = |mtu: u16| config(&format!("{PORTS}policy: {{ mtu: {mtu} }}\n"));
+        let opened = of(1500).policy.mtu;
+        for (wanted, used, refused) in [
+            (1400, 1400, None),
+            (1500, 1500, None),
+            (9000, 1500, Some(9000)),
+        ] {
+            let mut config = of(wanted);
+            let more = cap_mtu(&mut config, opened).map(Mtu::get);
+            assert_eq!((config.policy.mtu.get(), more), (used, refused));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::PairingCounter;
 use super::records::{CounterTree, FlowRecord, PairingRecord, Stats};
 
 /// What stands where there is no value.
@@ -279,16 +280,16 @@ fn pairings(stats: &Stats) -> Table {
 
 /// Two rows, one for each kind of delay; the second repeats nothing.
 fn pairing_rows(table: &mut Table, pairing: &PairingRecord) {
-    const COUNTERS: [&str; 6] = [
-        "marked",
-        "opened",
-        "failed",
-        "replayed",
-        "lost",
-        "reordered",
-    ];
+    use PairingCounter::{Failed, Late, Marked, Opened, Reordered, Replayed, Skipped};
+    let number = |counter: PairingCounter| {
+        let counters = &pairing.counters;
+        counters.get(counter.name()).copied().unwrap_or(0)
+    };
     let mut cells = vec![pairing.name.clone()];
-    cells.extend(COUNTERS.map(|name| count(pairing.counters.get(name).copied().unwrap_or(0))));
+    cells.extend([Marked, Opened, Failed, Replayed].map(|counter| count(number(counter))));
+    // The two are read one after the other, so `late` may be ahead.
+    cells.push(count(number(Skipped).saturating_sub(number(Late))));
+    cells.push(count(number(Reordered)));
     let delays = [
         ("round trip", pairing.rtt_ns),
         ("server", pairing.server_delay_ns),
@@ -319,7 +320,7 @@ mod tests {
     use super::*;
     use crate::telemetry::records::tests::sample_flow;
     use crate::telemetry::records::{FlowTable, Port};
-    use crate::telemetry::{Counter, Direction, Gauges, PairingCounter, Telemetry};
+    use crate::telemetry::{Counter, Direction, Gauges, Telemetry};
 
     #[test]
     fn durations_choose_their_unit() {
@@ -388,7 +389,17 @@ LOCAL                   REMOTE                PROTO   PAIRING    OUT     IN     
         telemetry.workers[0].polled(true);
         telemetry.workers[0].polled(false);
         let campus = telemetry.pairings.register("campus").unwrap();
-        campus.worker(0).add(PairingCounter::Marked, 77);
+        for (counter, n) in [
+            (PairingCounter::Marked, 77),
+            (PairingCounter::Opened, 76),
+            (PairingCounter::Failed, 5),
+            (PairingCounter::Replayed, 4),
+            (PairingCounter::Skipped, 12),
+            (PairingCounter::Late, 3),
+            (PairingCounter::Reordered, 2),
+        ] {
+            campus.worker(0).add(counter, n);
+        }
         campus.worker(0).record_rtt_ns(120_000);
         let text = stats(&telemetry.stats(Gauges {
             uptime_s: 7.0,
@@ -406,7 +417,7 @@ LOCAL                   REMOTE                PROTO   PAIRING    OUT     IN     
             "up 7 s, 3 of 1,048,576 flows",
             "inside  down",
             "     0     1     1,500     0  50 %",
-            "campus       77",
+            "campus       77      76       5         4     9      2  round trip",
             "round trip        1  120 µs",
             "server            0       -",
             "passed out ipv4",

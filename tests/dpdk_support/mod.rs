@@ -8,7 +8,7 @@ use pdmgate::dpdk::{
 pub fn eal(workers: usize, pool: PoolConfig) -> Eal {
     tracing_subscriber::fmt().with_test_writer().init();
     Eal::init(&EalConfig {
-        cores: Cores::choose(workers),
+        cores: Cores::choose(workers, None, None),
         hugepages: Hugepages::Off,
         pool,
         devices: Vec::new(),

@@ -27,7 +27,11 @@ use super::{
     record::{Addition, PairingRecord, Renewal},
     registrations::{Done, Registrations},
 };
-use crate::{config::Prefix, snapshot::Role, telemetry::socket::Claim};
+use crate::{
+    config::{DnsName, Prefix},
+    snapshot::Role,
+    telemetry::socket::Claim,
+};
 
 pub(super) struct Socket {
     claim: Claim,
@@ -221,8 +225,8 @@ fn prefix(text: &str) -> Result<Prefix, Refusal> {
     })
 }
 
-async fn add(State(primary): State<Arc<Primary>>, Query(change): Query<Change>) -> Answer {
-    let pairing = pairing(&primary, &change.pairing)?;
+/// The entry that `change` wants in our list.
+fn addition(pairing: &Pairing, change: Change) -> Result<Addition, Refusal> {
     let prefix = prefix(&change.prefix)?;
     let group = change.group.unwrap_or_default();
     if group.len() > 255 || group.chars().any(char::is_control) {
@@ -234,14 +238,43 @@ async fn add(State(primary): State<Arc<Primary>>, Query(change): Query<Change>) 
     if pairing.needs_groups() && group.is_empty() {
         return Err(wrong("servers of trusted-servers need a `group`"));
     }
+    let secondary = match change.secondary {
+        Some(name) => Some(
+            DnsName::parse(&name)
+                .ok_or_else(|| wrong(format!("expected {}, found `{name}`", DnsName::ALLOWED)))?,
+        ),
+        None => None,
+    };
+    // Of an entry that is configured the configuration's group counts.
+    let mut configured = pairing.entries.iter();
+    if let Some(entry) = configured.find(|entry| entry.prefix == prefix)
+        && !group.is_empty()
+        && group != entry.group
+    {
+        let whose = match &*entry.group {
+            "" => "without a group".to_owned(),
+            group => format!("with the group `{group}`"),
+        };
+        return Err((
+            StatusCode::CONFLICT,
+            format!("{prefix} is configured {whose}: change that in the configuration"),
+        ));
+    }
+    Ok(Addition {
+        prefix,
+        group,
+        secondary: secondary.map(|name| name.as_str().to_owned()),
+    })
+}
+
+async fn add(State(primary): State<Arc<Primary>>, Query(change): Query<Change>) -> Answer {
+    let pairing = pairing(&primary, &change.pairing)?;
+    let addition = addition(pairing, change)?;
+    let prefix = addition.prefix;
     update(&primary, pairing, |record| {
         record.removed.retain(|removed| *removed != prefix);
         record.added.retain(|added| added.prefix != prefix);
-        record.added.push(Addition {
-            prefix,
-            group: group.clone(),
-            secondary: change.secondary.clone(),
-        });
+        record.added.push(addition.clone());
         record.configure(&pairing.entries);
     })
     .await?;
@@ -269,4 +302,52 @@ async fn remove(State(primary): State<Arc<Primary>>, Query(change): Query<Change
         "{prefix} is no longer in our list of {}",
         pairing.name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PrimaryFile;
+
+    const FILE: &str = "primary:
+  certificate: hq.pem
+  key: hq.key
+  authorities: ca.pem
+  pairings:
+  - name: branch
+    peer: branch.example
+    role: server
+    entries: [ { prefix: '2001:db8:2::/64', group: web } ]
+";
+
+    fn add(prefix: &str, group: &str, secondary: Option<&str>) -> Result<Addition, Refusal> {
+        let file = PrimaryFile::parse(FILE, Path::new("primary.yaml")).expect("a Primary");
+        let change = Change {
+            pairing: "branch".to_owned(),
+            prefix: prefix.to_owned(),
+            group: Some(group.to_owned()),
+            secondary: secondary.map(str::to_owned),
+        };
+        addition(&Pairing::new(&file.primary.pairings[0]), change)
+    }
+
+    #[test]
+    fn a_secondary_is_added_by_the_name_that_certificates_are_compared_with() {
+        let added = add("2001:db8:3::/64", "web", Some("GATE.Branch.Example"));
+        let name = added.expect("a name").secondary;
+        assert_eq!(name.as_deref(), Some("gate.branch.example"));
+        let (status, why) =
+            add("2001:db8:3::/64", "web", Some("not a name!")).expect_err("no name");
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(why.contains("found `not a name!`"), "{why}");
+    }
+
+    #[test]
+    fn a_configured_entry_keeps_its_group() {
+        let (status, why) = add("2001:db8:2::/64", "mail", None).expect_err("another group");
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(why.contains("configured with the group `web`"), "{why}");
+        assert!(add("2001:db8:2::/64", "web", None).is_ok());
+        assert!(add("2001:db8:3::/64", "mail", None).is_ok());
+    }
 }
