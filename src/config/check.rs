@@ -61,6 +61,18 @@ fn ports(config: &Config, source: &Source, report: Report<'_>) {
             "another device, or another number behind the driver's name",
         ));
     }
+    if let Some(mtu) = &config.ports.mtu
+        && mtu.get() < config.policy.mtu.get()
+    {
+        report(source.fault_at(
+            mtu,
+            &format!("{}", **mtu),
+            format!(
+                "at least {}, which is `policy.mtu`: packets with their option have to fit",
+                config.policy.mtu
+            ),
+        ));
+    }
 }
 
 fn cores(config: &Config, source: &Source, report: Report<'_>) {
@@ -118,9 +130,9 @@ fn memory(config: &Config, source: &Source, report: Report<'_>) {
             size,
             &format!("{}", **size),
             format!(
-                "at least {}: `policy.mtu` {} + 14 (Ethernet) + 8 (two VLAN tags)",
+                "at least {}: the ports' MTU {} + 14 (Ethernet) + 8 (two VLAN tags)",
                 config.longest_frame(),
-                config.policy.mtu
+                config.port_mtu()
             ),
         ));
     }

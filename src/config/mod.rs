@@ -149,10 +149,19 @@ impl Config {
         Err(ConfigError::Invalid { faults })
     }
 
-    /// Bytes of the longest frame: an IPv6 packet of `policy.mtu` behind Ethernet and two VLAN tags.
+    /// Bytes of the largest IPv6 packet that the ports take and send: `ports.mtu`, or 1500, or `policy.mtu` if that is more.
+    #[must_use]
+    pub fn port_mtu(&self) -> u16 {
+        match &self.ports.mtu {
+            Some(mtu) => mtu.get(),
+            None => self.policy.mtu.get().max(1500),
+        }
+    }
+
+    /// Bytes of the longest frame: an IPv6 packet of the ports' MTU behind Ethernet and two VLAN tags.
     #[must_use]
     pub fn longest_frame(&self) -> u16 {
-        self.policy.mtu.get() + 14 + 8
+        self.port_mtu() + 14 + 8
     }
 
     /// Bytes of a packet buffer behind its headroom: `eal.mbuf_size`, or what the longest frame needs, at least 2048.

@@ -285,7 +285,7 @@ fn open(
             queues: ports.queues.get(),
             rx_descriptors: ports.rx_descriptors.get(),
             tx_descriptors: ports.tx_descriptors.get(),
-            mtu: config.policy.mtu.get(),
+            mtu: config.port_mtu(),
             promiscuous: ports.promiscuous,
             rss: match ports.rss {
                 config::Rss::Addresses => Rss::Addresses,
