@@ -164,13 +164,15 @@ impl Config {
         self.port_mtu() + 14 + 8
     }
 
-    /// Bytes of a packet buffer behind its headroom: `eal.mbuf_size`, or what the longest frame needs, at least 2048.
+    /// Bytes of a packet buffer behind its headroom: `eal.mbuf_size`, or what the longest frame needs if that is more, at least 2048.
     #[must_use]
     pub fn mbuf_size(&self) -> u16 {
-        match &self.eal.mbuf_size {
-            Some(size) => size.get(),
-            None => self.longest_frame().next_multiple_of(64).max(2048),
-        }
+        // Some cards deliver the check sequence, AF_XDP takes 256 bytes for itself, and cards use whole units of 1024.
+        let needed = (self.longest_frame() + 4 + 256)
+            .next_multiple_of(1024)
+            .max(2048);
+        let wanted = self.eal.mbuf_size.as_ref();
+        wanted.map_or(needed, |size| size.get().max(needed))
     }
 
     /// Packet buffers in the pool: `eal.mbufs`, or 16384, or what the queues need if that is more.

@@ -115,7 +115,7 @@ pub struct Eal {
     /// Packet buffers in the pool, 1024 to 4194304. Default null: 16384, or more if the queues need more.
     pub mbufs: Option<At<Whole<u32, 1024, 4_194_304>>>,
     /// Bytes of one packet buffer for a frame, without its headroom, 1302 to 16384. Must hold the ports' MTU + 14 (Ethernet) + 8
-    /// (two VLAN tags). Default null: 2048, or more if the MTU needs more.
+    /// (two VLAN tags). At least 2048, and what the ports' MTU needs, are taken in any case. Default null: no more than that.
     pub mbuf_size: Option<At<Whole<u16, 1302, 16384>>>,
     /// More arguments for `rte_eal_init`, as they are. Default none.
     pub extra_args: Vec<String>,

@@ -353,7 +353,28 @@ fn cores_queues_and_memory_must_agree() {
     );
     let config = parse(&format!("{PORTS}  queues: 8\npolicy: {{ mtu: 9702 }}\n"));
     assert_eq!(config.mbufs(), 8 * (4 * 1024 + 512));
-    assert!(config.mbuf_size() >= 9724 && config.mbuf_size().is_multiple_of(64));
+    assert_eq!(config.mbuf_size(), 10 * 1024);
+}
+
+#[test]
+fn packet_buffers_hold_a_frame_and_have_a_size_that_cards_take() {
+    let size = |mtu: &str, size: &str| {
+        parse(&format!(
+            "{PORTS}  mtu: {mtu}\neal: {{ mbuf_size: {size} }}\n"
+        ))
+        .mbuf_size()
+    };
+    assert_eq!(size("1500", "null"), 2048);
+    assert_eq!(
+        size("1500", "2048"),
+        2048,
+        "headroom comes on top elsewhere"
+    );
+    assert_eq!(size("1500", "1522"), 2048);
+    assert_eq!(size("1500", "4096"), 4096);
+    assert_eq!(size("1766", "null"), 2048);
+    assert_eq!(size("1767", "null"), 3072);
+    assert_eq!(size("9000", "9022"), 10 * 1024);
 }
 
 #[test]

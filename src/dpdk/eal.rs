@@ -328,7 +328,7 @@ mod tests {
             hugepages: Hugepages::Auto,
             pool: PoolConfig {
                 mbufs: 4096,
-                mtu: 1500,
+                size: 2048,
                 socket: None,
             },
             devices: devices.iter().map(|text| text.parse().unwrap()).collect(),

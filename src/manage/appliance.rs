@@ -103,7 +103,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (inside, outside) = (inside?, outside?);
     let pool_config = PoolConfig {
         mbufs: config.mbufs(),
-        mtu: config.mbuf_size() - LINK_BYTES,
+        size: config.mbuf_size(),
         socket: outside.socket(),
     };
     let eal = Eal::init(&EalConfig {
@@ -251,9 +251,6 @@ fn register(config: &Config) -> Result<(Option<Service>, Option<CoreEnd>), RunEr
     let service = Service::start(config.primary.as_ref(), None, agent)?;
     Ok((Some(service), granted))
 }
-
-/// Ethernet header and two VLAN tags.
-const LINK_BYTES: u16 = 14 + 8;
 
 fn random() -> Result<u64, getrandom::Error> {
     getrandom::u64()
