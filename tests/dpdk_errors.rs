@@ -26,12 +26,12 @@ fn errors_say_what_to_do() {
     };
     let error = Pool::create(&eal, &huge).unwrap_err();
     assert!(error.to_string().contains("fewer mbufs"), "{error}");
-    let jumbo = PoolConfig {
-        mtu: u16::MAX,
+    let large = PoolConfig {
+        size: u16::MAX,
         ..pool_config(1023)
     };
-    let error = Pool::create(&eal, &jumbo).unwrap_err();
-    assert_eq!(error, PoolError::Mtu { mtu: u16::MAX });
+    let error = Pool::create(&eal, &large).unwrap_err();
+    assert_eq!(error, PoolError::Size { size: u16::MAX });
 
     let error = try_open(&eal, &pool, "ffff:ff:1f.7").unwrap_err();
     assert!(error.to_string().contains("no such PCI device"), "{error}");

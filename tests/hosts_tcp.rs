@@ -5,7 +5,7 @@ mod common;
 
 use common::capture::{Ipv6, Packet, malformed, read};
 use common::gate::{Driver, Settings};
-use common::lab::{Lab, Place, Shape, Side};
+use common::lab::{Datagrams, Lab, Place, Shape, Side};
 use common::oracle::Ledger;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -188,6 +188,36 @@ fn hosts_that_fill_the_link_are_told_to_send_less() {
         }
     }
     assert!(gate_a.count("packet_too_big_sent") > 0);
+    gate_a.stop();
+    gate_b.stop();
+}
+
+/// `policy.mtu` says what is marked, not what the ports take.
+#[test]
+fn a_narrow_path_leaves_the_ports_as_wide_as_they_are() {
+    let shape = Shape {
+        host_mtu: 1500,
+        outside_mtu: 1500,
+        ..Shape::default()
+    };
+    let Some(lab) = Lab::new(shape) else {
+        return;
+    };
+    let settings = Settings {
+        mtu: 1400,
+        ..Settings::default()
+    };
+    let gate_a = lab.gate(Side::A, Driver::AfPacket, &settings);
+    let gate_b = lab.gate(Side::B, Driver::AfPacket, &settings);
+    let stream = Datagrams {
+        count: 100,
+        rate: 500,
+        size: 1500 - 40 - 8,
+        echo: true,
+    };
+    let (seen, _) = lab.udp(Side::A, 6001, &stream);
+    assert_eq!(seen["distinct"], 100);
+    assert_eq!(gate_a.count("passed.out.over_mtu"), 100);
     gate_a.stop();
     gate_b.stop();
 }

@@ -8,8 +8,8 @@
 //! trip PORT MS PPS                   sends outgoing packets with the time in them, and takes what comes back by PORT + 1
 //! ```
 //!
-//! PPS 0 is as fast as the ring takes them. A full ring is asked again, so nothing is lost here; how often it was full tells who was the
-//! limit.
+//! PPS 0 is as fast as the ring takes them. A full ring is asked again, so nothing is lost here. Where it was never full, the generator was
+//! the limit.
 
 use crate::bench::Result;
 use crate::frames::{Size, Template, Turns};

@@ -2,11 +2,10 @@
 
 use crate::bench::Result;
 use crate::report::{Table, grouped};
-use pdmgate::dpdk;
+use pdmgate::dpdk::Calibration;
 use serde::Serialize;
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// Hugepages of 2 MB that the largest part needs: two programs with a packet buffer for each of 65,536 flows.
 const PAGES: u64 = 384;
@@ -44,7 +43,7 @@ impl Machine {
         Ok(Self {
             processor: field("model name").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
-            tsc_hz: tsc_hz(),
+            tsc_hz: Calibration::begin().hz(),
             memory_mb: kilobytes("/proc/meminfo", "MemTotal:")? / 1024,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
                 .trim()
@@ -113,14 +112,6 @@ fn said(command: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(text.unwrap_or_default())?
         .trim()
         .to_owned())
-}
-
-/// Ticks of the time-stamp counter in a second.
-pub fn tsc_hz() -> u64 {
-    let (time, cycles) = (Instant::now(), dpdk::cycles());
-    std::thread::sleep(Duration::from_millis(100));
-    let (cycles, time) = (dpdk::cycles() - cycles, time.elapsed());
-    (cycles as f64 / time.as_secs_f64()) as u64
 }
 
 /// A number of kilobytes in a file of the kernel's.

@@ -16,7 +16,7 @@ impl Rig {
     pub fn start(workers: &[usize], mbufs: u32) -> Result<Self> {
         let pool = PoolConfig {
             mbufs,
-            mtu: 1500,
+            size: 2048,
             socket: None,
         };
         let eal = Eal::init(&EalConfig {

@@ -69,6 +69,18 @@ fn ports(config: &Config, source: &Source, report: Report<'_>) {
             "another interface: what comes in by one port goes out by the other",
         ));
     }
+    if let Some(mtu) = &config.ports.mtu
+        && mtu.get() < config.policy.mtu.get()
+    {
+        report(source.fault_at(
+            mtu,
+            &format!("{}", **mtu),
+            format!(
+                "at least {}, which is `policy.mtu`: packets with their option have to fit",
+                config.policy.mtu
+            ),
+        ));
+    }
 }
 
 fn cores(config: &Config, source: &Source, report: Report<'_>) {
@@ -126,9 +138,9 @@ fn memory(config: &Config, source: &Source, report: Report<'_>) {
             size,
             &format!("{}", **size),
             format!(
-                "at least {}: `policy.mtu` {} + 14 (Ethernet) + 8 (two VLAN tags)",
+                "at least {}: the ports' MTU {} + 14 (Ethernet) + 8 (two VLAN tags)",
                 config.longest_frame(),
-                config.policy.mtu
+                config.port_mtu()
             ),
         ));
     }

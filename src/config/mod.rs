@@ -39,8 +39,8 @@ pub use primary_file::{ConfigFile, PrimaryFile, PrimaryTelemetry};
 pub use scalar::{At, Period, Whole};
 pub use secondary::{Secondary, SecondaryVia};
 pub use sections::{
-    Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, Mtu, OverMtu, Policy,
-    Port, Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
+    Core, Eal, FailedOpen, Flows, Hugepages, Idle, Malformed, Management, OverMtu, Policy, Port,
+    Ports, Receiver, Rotation, Rss, Telemetry, Throttle, Workers,
 };
 pub use types::{
     Device, DnsName, Group, HostPort, Listen, Name, NotAPrefix, Prefix, Secret, SecretBytes,
@@ -149,19 +149,30 @@ impl Config {
         Err(ConfigError::Invalid { faults })
     }
 
-    /// Bytes of the longest frame: an IPv6 packet of `policy.mtu` behind Ethernet and two VLAN tags.
+    /// Bytes of the largest IPv6 packet that the ports take and send: `ports.mtu`, or 1500, or `policy.mtu` if that is more.
     #[must_use]
-    pub fn longest_frame(&self) -> u16 {
-        self.policy.mtu.get() + 14 + 8
+    pub fn port_mtu(&self) -> u16 {
+        match &self.ports.mtu {
+            Some(mtu) => mtu.get(),
+            None => self.policy.mtu.get().max(1500),
+        }
     }
 
-    /// Bytes of a packet buffer behind its headroom: `eal.mbuf_size`, or what the longest frame needs, at least 2048.
+    /// Bytes of the longest frame: an IPv6 packet of the ports' MTU behind Ethernet and two VLAN tags.
+    #[must_use]
+    pub fn longest_frame(&self) -> u16 {
+        self.port_mtu() + 14 + 8
+    }
+
+    /// Bytes of a packet buffer behind its headroom: `eal.mbuf_size`, or what the longest frame needs if that is more, at least 2048.
     #[must_use]
     pub fn mbuf_size(&self) -> u16 {
-        match &self.eal.mbuf_size {
-            Some(size) => size.get(),
-            None => self.longest_frame().next_multiple_of(64).max(2048),
-        }
+        // Some cards deliver the check sequence, AF_XDP takes 256 bytes for itself, and cards use whole units of 1024.
+        let needed = (self.longest_frame() + 4 + 256)
+            .next_multiple_of(1024)
+            .max(2048);
+        let wanted = self.eal.mbuf_size.as_ref();
+        wanted.map_or(needed, |size| size.get().max(needed))
     }
 
     /// Packet buffers in the pool: `eal.mbufs`, or 16384, or what the queues need if that is more.

@@ -26,6 +26,10 @@ pub struct Ports {
     /// Descriptors of each transmit queue. 64 to 32768, default 1024; the driver rounds it to what the device can.
     #[serde(default = "descriptors")]
     pub tx_descriptors: Whole<u16, 64, 32768>,
+    /// MTU of both ports: bytes of the largest IPv6 packet that they take and send. 1280 to 9702, at least `policy.mtu`. Default null:
+    /// 1500, or `policy.mtu` if that is more.
+    #[serde(default)]
+    pub mtu: Option<At<Mtu>>,
     /// Whether the ports take frames for every MAC address, as a box in the middle must. Default true.
     #[serde(default = "yes")]
     pub promiscuous: bool,
@@ -110,8 +114,8 @@ pub struct Eal {
     pub hugepages: Hugepages,
     /// Packet buffers in the pool, 1024 to 4194304. Default null: 16384, or more if the queues need more.
     pub mbufs: Option<At<Whole<u32, 1024, 4_194_304>>>,
-    /// Bytes of one packet buffer for a frame, without its headroom, 1302 to 16384. Must hold `policy.mtu` + 14 (Ethernet) + 8 (two
-    /// VLAN tags). Default null: 2048, or more if the MTU needs more.
+    /// Bytes of one packet buffer for a frame, without its headroom, 1302 to 16384. Must hold the ports' MTU + 14 (Ethernet) + 8
+    /// (two VLAN tags). At least 2048, and what the ports' MTU needs, are taken in any case. Default null: no more than that.
     pub mbuf_size: Option<At<Whole<u16, 1302, 16384>>>,
     /// More arguments for `rte_eal_init`, as they are. Default none.
     pub extra_args: Vec<String>,
@@ -160,7 +164,8 @@ pub struct Policy {
     /// Option Type of PDM and PDMv2. 2 to 31 (0x02 to 0x1f): its top three bits must be 0, so that others skip it, and 0 and 1
     /// are padding. Default 0x0f.
     pub option_type: Whole<u8, 2, 31>,
-    /// MTU of the outside link: bytes of the largest IPv6 packet, option included. 1280 to 9702, default 1500.
+    /// Bytes of the largest IPv6 packet that is marked, option included: what the outside link carries, or the path where that is
+    /// narrower. What the ports take is `ports.mtu`. 1280 to 9702, default 1500.
     pub mtu: Mtu,
     /// What happens to a packet that the option would make larger than `mtu`. Default `pass`.
     pub over_mtu: OverMtu,
@@ -176,6 +181,18 @@ pub struct Policy {
     pub throttle: Option<Throttle>,
     /// Whether failed opens are logged, by entry and at a bounded rate. Default true.
     pub log_failures: bool,
+}
+
+impl Policy {
+    /// Lowers `mtu` to `most`; what it was if it was more.
+    pub fn cap_mtu(&mut self, most: u16) -> Option<u16> {
+        let wanted = self.mtu.get();
+        if wanted <= most {
+            return None;
+        }
+        self.mtu = Whole(most);
+        Some(wanted)
+    }
 }
 
 impl Default for Policy {

@@ -27,10 +27,11 @@ impl Config {
         }
         writeln!(
             out,
-            "queues     {} a port, {} + {} descriptors, RSS on {}, promiscuous {}",
+            "queues     {} a port, {} + {} descriptors, MTU {}, RSS on {}, promiscuous {}",
             *ports.queues,
             ports.rx_descriptors,
             ports.tx_descriptors,
+            self.port_mtu(),
             ports.rss,
             on_off(ports.promiscuous),
         )?;

@@ -71,7 +71,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.flows.capacity.get(), 1 << 20);
     assert_eq!(config.flows.idle_timeout.get().as_secs(), 60);
     assert_eq!(config.policy.option_type.get(), 0x0f);
-    assert_eq!(config.policy.mtu.get(), 1500);
+    assert_eq!((config.policy.mtu.get(), config.port_mtu()), (1500, 1500));
     assert_eq!(config.policy.over_mtu, OverMtu::Pass);
     assert_eq!(config.policy.failed_open, FailedOpen::ForwardStripped);
     assert!(config.policy.log_failures && !config.policy.mss_clamp);
@@ -239,6 +239,8 @@ fn numbers_out_of_range() {
         ("queues: «65", "65"),
         ("rx_descriptors: «63", "63"),
         ("tx_descriptors: «32769", "32769"),
+        ("mtu: «1279", "1279"),
+        ("mtu: «9703", "9703"),
     ] {
         refuse(&format!("{PORTS}  {field}\n"), found, "a whole number from");
     }
@@ -355,7 +357,53 @@ fn cores_queues_and_memory_must_agree() {
     );
     let config = parse(&format!("{PORTS}  queues: 8\npolicy: {{ mtu: 9702 }}\n"));
     assert_eq!(config.mbufs(), 8 * (4 * 1024 + 512));
-    assert!(config.mbuf_size() >= 9724 && config.mbuf_size().is_multiple_of(64));
+    assert_eq!(config.mbuf_size(), 10 * 1024);
+}
+
+#[test]
+fn packet_buffers_hold_a_frame_and_have_a_size_that_cards_take() {
+    let size = |mtu: &str, size: &str| {
+        parse(&format!(
+            "{PORTS}  mtu: {mtu}\neal: {{ mbuf_size: {size} }}\n"
+        ))
+        .mbuf_size()
+    };
+    assert_eq!(size("1500", "null"), 2048);
+    assert_eq!(
+        size("1500", "2048"),
+        2048,
+        "headroom comes on top elsewhere"
+    );
+    assert_eq!(size("1500", "1522"), 2048);
+    assert_eq!(size("1500", "4096"), 4096);
+    assert_eq!(size("1766", "null"), 2048);
+    assert_eq!(size("1767", "null"), 3072);
+    assert_eq!(size("9000", "9022"), 10 * 1024);
+}
+
+#[test]
+fn ports_take_what_is_not_marked_too() {
+    let port_mtu = |ports: &str, policy: &str| {
+        parse(&format!("{PORTS}{ports}policy: {{ mtu: {policy} }}\n")).port_mtu()
+    };
+    assert_eq!(
+        port_mtu("", "1400"),
+        1500,
+        "a narrow path, not a narrow link"
+    );
+    assert_eq!(port_mtu("", "1540"), 1540);
+    assert_eq!(port_mtu("  mtu: 9000\n", "1500"), 9000);
+    assert_eq!(port_mtu("  mtu: 1400\n", "1400"), 1400);
+    refuse(
+        &format!("{PORTS}  mtu: «1499\npolicy: {{ mtu: 1500 }}\n"),
+        "1499",
+        "at least 1500, which is `policy.mtu`",
+    );
+    refuse(
+        &format!("{PORTS}  mtu: 3000\neal: {{ mbuf_size: «3021 }}\n"),
+        "3021",
+        "at least 3022: the ports' MTU 3000",
+    );
 }
 
 #[test]

@@ -10,8 +10,9 @@ use crate::flow::times::cycles_between;
 use crate::telemetry::{PairingCounter, WorkerPairing};
 use crate::wire::Metrics;
 
-/// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it. A round trip below 2^-9 of the delay would be off by more
-/// than 1.6 %, and is not told.
+/// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it, 31 ppm; and it is of the far end's clock. With clocks that
+/// differ by 50 ppm, as those of ordinary crystals do, that makes 81 ppm. A round trip below 2^-9 of the delay could be off by more than
+/// 4.1 %, and is not told.
 const DELAY_TO_ROUND_TRIP: u32 = 9;
 
 impl KeyAge {

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::ffi;
 use super::hugepages::{self, Hugepages};
-use super::{Cores, Device, Errno, PoolConfig, log};
+use super::{Calibration, Cores, Device, Errno, PoolConfig, log};
 
 /// What EAL is told when it starts.
 #[derive(Clone, Debug)]
@@ -94,6 +94,7 @@ pub struct Eal {
     /// For each worker, what lives as long as the work that it was given last.
     given: RefCell<Vec<Weak<mpsc::Sender<Infallible>>>>,
     hugepages: bool,
+    tsc_hz: u64,
     /// DPDK's main core is a thread: neither sent nor shared.
     _main_thread: PhantomData<*const ()>,
 }
@@ -126,6 +127,8 @@ impl Eal {
         };
         log::route().map_err(failed)?;
         tracing::debug!(target: "dpdk", ?arguments, "starting EAL");
+        // Most of the time that this takes goes by in EAL.
+        let calibration = Calibration::begin();
         // Leaked: EAL may keep pointers into what it was given, and reorders the array.
         let argv = Vec::leak(pointers).as_mut_ptr();
         // SAFETY: `argv` points to `count` terminated strings and a null pointer, all writable and never freed. No other
@@ -136,6 +139,7 @@ impl Eal {
         Ok(Self {
             given: RefCell::new((0..workers).map(|_| Weak::new()).collect()),
             hugepages,
+            tsc_hz: calibration.hz(),
             _main_thread: PhantomData,
         })
     }
@@ -152,11 +156,10 @@ impl Eal {
         self.hugepages
     }
 
-    /// Ticks of the time stamp counter (`_rdtsc`) in a second.
+    /// Ticks of the time stamp counter (`_rdtsc`) in a second, as [`Calibration`] counted them at the start.
     #[must_use]
     pub fn tsc_hz(&self) -> u64 {
-        // SAFETY: reads a number that EAL set when it started.
-        unsafe { ffi::rte_get_tsc_hz() }
+        self.tsc_hz
     }
 
     /// Has worker `worker` (from 0 on) run `work` on its core. A panic in `work` aborts the process.
@@ -328,7 +331,7 @@ mod tests {
             hugepages: Hugepages::Auto,
             pool: PoolConfig {
                 mbufs: 4096,
-                mtu: 1500,
+                size: 2048,
                 socket: None,
             },
             devices: devices.iter().map(|text| text.parse().unwrap()).collect(),

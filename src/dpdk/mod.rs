@@ -28,6 +28,7 @@ mod pool;
 mod port;
 mod queue;
 mod rss;
+mod tsc;
 
 use std::fmt;
 use std::io;
@@ -41,6 +42,7 @@ pub use pool::{Pool, PoolConfig, PoolError};
 pub use port::{Link, OpenPort, Port, PortConfig, PortError, PortStats};
 pub use queue::{RxQueue, TxQueue};
 pub use rss::Rss;
+pub use tsc::Calibration;
 
 /// The processor's time stamp counter, at [`Eal::tsc_hz`] ticks a second.
 #[inline]

@@ -9,23 +9,11 @@ use thiserror::Error;
 use super::ffi;
 use super::{Eal, Errno, Mbuf};
 
-/// Ethernet header, two VLAN tags and the frame check sequence some cards deliver.
-const LINK_BYTES: usize = 14 + 2 * 4 + 4;
-
-/// Cards take buffers in units of this; what is not a whole unit is lost to them.
-const BUFFER_UNIT: usize = 1024;
-
-/// Headroom that AF_XDP takes on top of the usual one.
-const XDP_HEADROOM: usize = 256;
-
 /// Mbufs a core keeps to itself, so that it rarely touches what all cores share.
 const CORE_CACHE: u32 = 256;
 
-/// More does not fit a buffer whose length is a 16-bit number.
-const LARGEST_MTU: usize = (u16::MAX as usize - ffi::RTE_PKTMBUF_HEADROOM as usize) / BUFFER_UNIT
-    * BUFFER_UNIT
-    - XDP_HEADROOM
-    - LINK_BYTES;
+/// More does not fit a buffer whose length, with its headroom, is a 16-bit number.
+const LARGEST: usize = u16::MAX as usize - ffi::RTE_PKTMBUF_HEADROOM as usize;
 
 /// `SOCKET_ID_ANY`.
 const ANY_SOCKET: i32 = -1;
@@ -36,17 +24,17 @@ pub struct PoolConfig {
     /// Packets. All descriptors of all receive and transmit queues can be filled at once, and every core caches up to 384
     /// more: with fewer mbufs packets are lost that a port could hold.
     pub mbufs: u32,
-    /// The largest IPv6 packet of any port, in bytes.
-    pub mtu: u16,
+    /// Bytes of one packet buffer for a frame, without its headroom. Cards take buffers in units of 1024; what is not a whole unit is
+    /// lost to them.
+    pub size: u16,
     /// The NUMA node to be on, where there are several: that of the cards.
     pub socket: Option<u16>,
 }
 
 impl PoolConfig {
-    /// Bytes of one packet buffer, headroom included: a whole frame, rounded up to what cards can use.
+    /// Bytes of one packet buffer, headroom included.
     fn data_room(&self) -> usize {
-        let frame = XDP_HEADROOM + usize::from(self.mtu) + LINK_BYTES;
-        ffi::RTE_PKTMBUF_HEADROOM as usize + frame.next_multiple_of(BUFFER_UNIT).max(2048)
+        ffi::RTE_PKTMBUF_HEADROOM as usize + usize::from(self.size)
     }
 
     /// Bytes of memory to give EAL: the pool, and what rings, queues and drivers take.
@@ -76,12 +64,12 @@ pub enum PoolError {
     },
     /// A buffer's length is a 16-bit number.
     #[error(
-        "packets of {mtu} bytes do not fit a packet buffer; at most {} do",
-        LARGEST_MTU
+        "packet buffers of {size} bytes are not possible, {} are at most",
+        LARGEST
     )]
-    Mtu {
+    Size {
         /// Bytes asked for.
-        mtu: u16,
+        size: u16,
     },
 }
 
@@ -106,7 +94,7 @@ impl Pool {
     pub fn create(_eal: &Eal, config: &PoolConfig) -> Result<Self, PoolError> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let room = config.data_room();
-        let data_room = u16::try_from(room).map_err(|_| PoolError::Mtu { mtu: config.mtu })?;
+        let data_room = u16::try_from(room).map_err(|_| PoolError::Size { size: config.size })?;
         let failed = |errno| PoolError::Create {
             mbufs: config.mbufs,
             data_room: room,
@@ -167,21 +155,18 @@ impl Pool {
 mod tests {
     use super::*;
 
-    fn room(mtu: u16) -> usize {
-        let config = PoolConfig {
-            mbufs: 1,
-            mtu,
-            socket: None,
-        };
-        config.data_room()
-    }
-
     #[test]
-    fn buffers_hold_a_frame_and_have_a_size_that_cards_take() {
-        assert_eq!(room(0), 128 + 2048);
-        assert_eq!(room(1500), 128 + 2048);
-        assert_eq!(room(9000), 128 + 10 * 1024);
-        let largest = LARGEST_MTU as u16;
+    fn buffers_have_their_size_and_the_headroom() {
+        let room = |size| {
+            let config = PoolConfig {
+                mbufs: 1,
+                size,
+                socket: None,
+            };
+            config.data_room()
+        };
+        assert_eq!(room(2048), 128 + 2048);
+        let largest = LARGEST as u16;
         assert!(u16::try_from(room(largest)).is_ok());
         assert!(u16::try_from(room(largest + 1)).is_err());
     }

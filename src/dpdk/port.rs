@@ -134,6 +134,9 @@ pub struct OpenPort {
 /// return frames to where they came from, and make bridges look for the senders on the wrong side.
 const AF_PACKET: &str = "net_af_packet";
 
+/// Bytes of an Ethernet header and the check sequence.
+const ETHERNET_AND_CRC: u32 = 14 + 4;
+
 /// The ports that are open. Held while one is opened or closed, as DPDK wants these serialised.
 static OPEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
@@ -303,6 +306,19 @@ fn find(device: &Device) -> Result<u16, PortError> {
     Ok(id)
 }
 
+/// The MTU that is nearest to `wanted` among those that the device has and ethdev takes.
+fn nearest_mtu(wanted: u16, info: &ffi::rte_eth_dev_info) -> u16 {
+    // Drivers that set no limit of the MTU report 0 or 65535. Some of them limit the frame instead, of which ethdev takes the header and
+    // the check sequence off. Where there are both limits, their difference is what it takes off.
+    let limited = ![0, u16::MAX].contains(&info.max_mtu);
+    let most = if limited && info.max_rx_pktlen > u32::from(info.max_mtu) {
+        u32::from(info.max_mtu)
+    } else {
+        info.max_rx_pktlen.saturating_sub(ETHERNET_AND_CRC)
+    };
+    u32::from(wanted.max(info.min_mtu)).min(most) as u16
+}
+
 fn mac(id: u16) -> [u8; 6] {
     let mut address = ffi::rte_ether_addr::default();
     // SAFETY: the port exists; `address` is written to, or left as it is on failure.
@@ -344,23 +360,12 @@ impl Setup<'_> {
         Ok(info)
     }
 
-    /// The configured MTU, or the nearest that the device has.
-    fn mtu(&self, info: &ffi::rte_eth_dev_info) -> u16 {
-        // Drivers that set no limits report 0 or 68 up to 65535.
-        let most = if info.max_mtu == 0 {
-            u16::MAX
-        } else {
-            info.max_mtu
-        };
-        self.config.mtu.max(info.min_mtu).min(most)
-    }
-
     fn configure(&self, info: &ffi::rte_eth_dev_info) -> Result<(), PortError> {
         let device = &self.config.device;
         let queues = self.config.queues;
         let (mut key, key_length) = rss::key(info.hash_key_size);
         let mut wanted = ffi::rte_eth_conf::default();
-        wanted.rxmode.mtu = u32::from(self.mtu(info));
+        wanted.rxmode.mtu = u32::from(nearest_mtu(self.config.mtu, info));
         if queues > 1 {
             match rss::choose(self.config.rss, info.flow_type_rss_offloads) {
                 Some(choice) => {
@@ -416,7 +421,7 @@ impl Setup<'_> {
     /// What the port can do without.
     fn optional(&self, info: &ffi::rte_eth_dev_info) {
         let device = &self.config.device;
-        let mtu = self.mtu(info);
+        let mtu = nearest_mtu(self.config.mtu, info);
         if mtu != self.config.mtu {
             tracing::warn!(%device, wanted = self.config.mtu, mtu, "the device does not have this MTU");
         }
@@ -431,5 +436,32 @@ impl Setup<'_> {
                 tracing::warn!(%device, %reason, "the driver has no promiscuous mode");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mtu_is_one_that_ethdev_takes() {
+        let nearest = |wanted, min_mtu, max_mtu, max_rx_pktlen| {
+            let info = ffi::rte_eth_dev_info {
+                min_mtu,
+                max_mtu,
+                max_rx_pktlen,
+                ..Default::default()
+            };
+            nearest_mtu(wanted, &info)
+        };
+        assert_eq!(nearest(1540, 68, 9710, 9728), 1540);
+        assert_eq!(nearest(9702, 68, 1500, 1526), 1500);
+        assert_eq!(nearest(1280, 1500, 9000, 9018), 1500);
+        assert_eq!(nearest(9702, 68, u16::MAX, u32::MAX), 9702, "no limits");
+        assert_eq!(nearest(9702, 68, 0, u32::MAX), 9702, "no limits");
+        assert_eq!(nearest(1540, 68, u16::MAX, 1518), 1500, "AF_PACKET, memif");
+        assert_eq!(nearest(1540, 68, u16::MAX, 1522), 1504, "TAP");
+        assert_eq!(nearest(1500, 68, 9000, 1518), 1500, "a frame below the MTU");
+        assert_eq!(nearest(1540, 68, 9000, 1518), 1500, "a frame below the MTU");
     }
 }

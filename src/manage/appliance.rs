@@ -103,7 +103,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     let (inside, outside) = (inside?, outside?);
     let pool_config = PoolConfig {
         mbufs: config.mbufs(),
-        mtu: config.mbuf_size() - LINK_BYTES,
+        size: config.mbuf_size(),
         socket: outside.socket(),
     };
     let eal = Eal::init(&EalConfig {
@@ -252,9 +252,6 @@ fn register(config: &Config) -> Result<(Option<Service>, Option<CoreEnd>), RunEr
     Ok((Some(service), granted))
 }
 
-/// Ethernet header and two VLAN tags.
-const LINK_BYTES: u16 = 14 + 8;
-
 fn random() -> Result<u64, getrandom::Error> {
     getrandom::u64()
 }
@@ -294,7 +291,7 @@ fn open(
             queues: ports.queues.get(),
             rx_descriptors: ports.rx_descriptors.get(),
             tx_descriptors: ports.tx_descriptors.get(),
-            mtu: config.policy.mtu.get(),
+            mtu: config.port_mtu(),
             promiscuous: ports.promiscuous,
             rss: match ports.rss {
                 config::Rss::Addresses => Rss::Addresses,

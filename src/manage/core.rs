@@ -3,7 +3,7 @@
 use super::links::Watched;
 use super::poll::now;
 use super::registered::Registered;
-use crate::config::{Config, Mtu};
+use crate::config::Config;
 use crate::dataplane::{Shared, View};
 use crate::flow::{Ageing, Publisher, Reader};
 use crate::registration::link::CoreEnd;
@@ -119,8 +119,8 @@ pub(super) struct Core<'s> {
     reader: Option<Reader<'s>>,
     ageing: Ageing<'s>,
     config: Config,
-    /// `policy.mtu` of the start, which the ports were opened with.
-    opened_mtu: Mtu,
+    /// The MTU that the ports were opened with.
+    port_mtu: u16,
     path: PathBuf,
     state: State,
     registered: Registered,
@@ -150,7 +150,7 @@ impl<'s> Core<'s> {
             publisher: Publisher::new(&shared.view),
             reader: shared.quiescence.reader(shared.management_reader()),
             ageing: Ageing::new(&shared.table),
-            opened_mtu: config.policy.mtu,
+            port_mtu: config.port_mtu(),
             config,
             path: path.to_owned(),
             state,
@@ -343,10 +343,10 @@ impl<'s> Core<'s> {
                 "ports, workers, management, eal, flows.capacity, state, telemetry, primary and secondary change with a restart only"
             );
         }
-        if let Some(wanted) = cap_mtu(&mut config, self.opened_mtu) {
+        if let Some(wanted) = config.policy.cap_mtu(self.port_mtu) {
             tracing::warn!(
-                "policy.mtu stays at {} until a restart: the ports were opened with it and take no packet of {wanted} bytes",
-                self.opened_mtu
+                "policy.mtu is {} until a restart: the ports were opened with it and take no packet of {wanted} bytes",
+                self.port_mtu
             );
         }
         let before = std::mem::replace(&mut self.config, config);
@@ -465,16 +465,6 @@ fn is_ill(was: bool, [opened, failed, stuck]: [u64; 3]) -> bool {
     stuck > 0 || (failed >= HEALTH_SAMPLE && failed >= opened) || (was && failed > 0)
 }
 
-/// Lowers `policy.mtu` to what the ports were `opened` with, which no reload can raise; returns what it was if it was more.
-fn cap_mtu(config: &mut Config, opened: Mtu) -> Option<Mtu> {
-    let wanted = std::mem::replace(&mut config.policy.mtu, opened);
-    if wanted.get() > opened.get() {
-        return Some(wanted);
-    }
-    config.policy.mtu = wanted;
-    None
-}
-
 /// What only a restart changes, as text to compare. None of it is secret.
 fn fixed(config: &Config) -> String {
     format!(
@@ -526,17 +516,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_lowers_the_mtu_and_raises_it_no_further_than_the_start() {
+    fn a_reload_lowers_the_mtu_and_raises_it_no_further_than_the_ports() {
         let of = |mtu: u16| config(&format!("{PORTS}policy: {{ mtu: {mtu} }}\n"));
-        let opened = of(1500).policy.mtu;
+        let opened = of(1400).port_mtu();
         for (wanted, used, refused) in [
-            (1400, 1400, None),
+            (1300, 1300, None),
             (1500, 1500, None),
             (9000, 1500, Some(9000)),
         ] {
-            let mut config = of(wanted);
-            let more = cap_mtu(&mut config, opened).map(Mtu::get);
-            assert_eq!((config.policy.mtu.get(), more), (used, refused));
+            let mut policy = of(wanted).policy;
+            let more = policy.cap_mtu(opened);
+            assert_eq!((policy.mtu.get(), more), (used, refused));
         }
     }
 }

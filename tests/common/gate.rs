@@ -54,7 +54,7 @@ pub struct Settings {
     /// Packets until a new key; at most 32767.
     pub rotation_packets: u16,
     pub rotation_age: &'static str,
-    /// Of the link between the appliances.
+    /// Bytes that a packet may have with its option.
     pub mtu: u16,
     pub over_mtu: &'static str,
     pub failed_open: &'static str,

@@ -20,7 +20,7 @@ pub fn eal(workers: usize, pool: PoolConfig) -> Eal {
 pub fn pool_config(mbufs: u32) -> PoolConfig {
     PoolConfig {
         mbufs,
-        mtu: 1500,
+        size: 2048,
         socket: None,
     }
 }
