@@ -276,8 +276,8 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         "Outgoing packets of {BYTES} bytes, {FLOWS} flows, from the generator over `net_memif` (4,096 descriptors) through the program and \
          over another `net_memif` back to the generator. Zero loss: binary search of {STEPS} steps up to {} Mpps, trials of {} s, the \
          second of two trials counts if the first lost something. The generator sends and takes back on one core; a rate of which it \
-         sends less than 99.9 % counts as lost, so the highest rates may be its own limit. Latency at {} packets/s, half of pdmgate's zero-loss rate, for both; what is added is the difference in the same \
-         round. Where testpmd's own 99.9 % is far above its median, that is the machine's jitter.",
+         sends less than 99.9 % counts as lost, so the highest rates may be its own limit. Latency at {} packets/s, half \
+         of pdmgate's zero-loss rate, for both; what is added is the difference in the same round. Where testpmd's own 99.9 % is far above its median, that is the machine's jitter.",
         number(CEILING / 1e6),
         number(trial.as_secs_f64()),
         number(pace),

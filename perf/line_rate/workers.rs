@@ -42,8 +42,7 @@ pub fn workers(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in 0..bench.rounds() {
         bench.sleep(std::time::Duration::ZERO)?;
         // Two cores need not be equally fast.
-        let alone = PLACES.map(|place| mpps(&[place], bursts));
-        let [first, second] = alone;
+        let [first, second] = PLACES.map(|place| mpps(&[place], bursts));
         one.push(f64::midpoint(first?, second?));
         two.push(mpps(&PLACES, bursts)?);
     }

@@ -54,7 +54,7 @@ impl Reading {
             tv_nsec: 0,
         };
         let before = cycles();
-        // SAFETY: `time` is written to. The kernel has had this clock, which nobody sets or slows, for longer than it has run DPDK.
+        // SAFETY: `time` is written to. Linux has this clock, which nobody sets or slows, so it does not fail.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_RAW, &raw mut time) };
         let took = cycles().saturating_sub(before);
         Self {
