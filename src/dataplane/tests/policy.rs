@@ -94,7 +94,7 @@ fn what_came_in_and_comes_back_out_is_not_sealed_with_the_far_ends_key() {
     let (shared_a, shared_b) = (gate_for(&setup), gate_for(&setup));
     let (mut a, mut b) = (Gate::new(shared_a), Gate::new(shared_b));
     let packet = datagram(&tuple(1), 7);
-    let sent = a.pass(Direction::Out, &[packet.clone()], HZ);
+    let sent = a.pass(Direction::Out, std::slice::from_ref(&packet), HZ);
     let arrived = b.pass(Direction::In, &sent, HZ);
     assert_eq!(b.count(Direction::In, Counter::Opened), 1);
     assert_eq!(arrived, [packet]);
