@@ -245,3 +245,54 @@ fn a_primary_s_file_takes_what_was_made() {
     assert_eq!(psk.key.bytes().len(), 32);
     assert_eq!(file.primary.tls().key, root.join("hq.example.key"));
 }
+
+#[test]
+fn certificates_that_cannot_be_used_end_with_78() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    made(root, &["ca", "."]);
+    made(root, &["certificate", ".", "--name", "hq.example"]);
+    made(root, &["certificate", ".", "--name", "other.example"]);
+    let yaml = root.join("primary.yaml");
+    let ends = |command: &str, lines: &str, code: i32| -> (String, String) {
+        let text = format!(
+            "primary:\n  certificate: hq.example.pem\n  authorities: ca.pem\n  listen: []\n  socket: null\n{lines}"
+        );
+        fs::write(&yaml, text).unwrap();
+        let mut pdmgate = Command::new(env!("CARGO_BIN_EXE_pdmgate"));
+        let output = pdmgate.arg(command).arg(&yaml).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{lines}: {output:?}");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let ours = "  key: hq.example.key\n";
+    let other = "  key: other.example.key\n  store: { path: p.redb }\n";
+    let etcd = |certificate: &str| {
+        format!(
+            "{ours}  store: {{ etcd: {{ endpoints: [\"https://[::1]:1\"], authorities: ca.pem, \
+             certificate: {certificate}, key: other.example.key }} }}\n"
+        )
+    };
+    for lines in [other, &etcd("hq.example.pem")] {
+        for command in ["check", "primary"] {
+            let (out, err) = ends(command, lines, 78);
+            assert!(
+                err.contains("other.example.key does not belong to"),
+                "{err}"
+            );
+            assert_eq!(out, "");
+        }
+    }
+    let (out, _) = ends("check", &etcd("none.pem"), 0);
+    let words = format!(
+        "primary.store.etcd: {} cannot be read",
+        root.join("none.pem").display()
+    );
+    assert!(out.contains(&words), "{out}");
+
+    fs::write(root.join("keys.log"), "").unwrap();
+    fs::set_permissions(root.join("keys.log"), fs::Permissions::from_mode(0o644)).unwrap();
+    let keylog = format!("{ours}  store: {{ path: p.redb }}\n  keylog: keys.log\n");
+    let (_, err) = ends("primary", &keylog, 78);
+    assert!(err.contains("mode 0644"), "{err}");
+}

@@ -11,7 +11,9 @@ use super::keygen::KeygenFailure;
 use crate::config::ConfigError;
 use crate::decode::capture::CaptureError;
 use crate::manage::{PrimaryRunError, RunError};
-use crate::registration::{analyze::AnalyzeError, message::Reason, primary::keylog::ReadError};
+use crate::registration::{
+    analyze::AnalyzeError, message::Reason, primary::keylog::ReadError, service::ServiceError,
+};
 use crate::snapshot::BuildError;
 use crate::telemetry::client::ClientError;
 
@@ -36,6 +38,9 @@ pub enum Failure {
     /// The appliance does not run.
     #[error(transparent)]
     Run(RunError),
+    /// Certificates or keys that the configuration names cannot be used.
+    #[error(transparent)]
+    Files(ServiceError),
     /// The Primary does not run.
     #[error(transparent)]
     Primary(PrimaryRunError),
@@ -156,6 +161,13 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_) => EXIT_CONFIG,
+            Self::Files(error)
+            | Self::Run(RunError::Registration(error))
+            | Self::Primary(PrimaryRunError::Service(error))
+                if error.is_of_files() =>
+            {
+                EXIT_CONFIG
+            }
             Self::Usage(_) => EXIT_USAGE,
             _ => 1,
         })

@@ -40,7 +40,7 @@ Exit codes:
   0   done
   1   failed while running; the reason is on standard error
   2   the command line makes no sense
-  78  the configuration cannot be used (EX_CONFIG)
+  78  the configuration, or a certificate or key that it names, cannot be used (EX_CONFIG)
 
 Environment:
   PDMGATE_LOG  what to log, as for --log";

@@ -88,6 +88,14 @@ pub struct TlsFiles {
     pub revocations: Option<PathBuf>,
 }
 
+impl TlsFiles {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.certificate, &self.key, &self.authorities];
+        files.into_iter().chain(&self.revocations)
+    }
+}
+
 fn listen() -> At<Vec<At<Listen>>> {
     let any = std::net::Ipv6Addr::UNSPECIFIED;
     vec![Listen::new((any, 8250).into()).into()].into()

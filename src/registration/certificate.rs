@@ -50,6 +50,17 @@ impl Certificate {
         })
     }
 
+    /// Whether [`load`](Self::load) would read the files. Those that cannot be read may not be made yet, and are no error.
+    ///
+    /// # Errors
+    /// [`TlsError`], but not [`TlsError::Read`].
+    pub fn check(files: &TlsFiles) -> Result<(), TlsError> {
+        match Identity::load(files) {
+            Ok(_) | Err(TlsError::Read { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The newest that can be used.
     pub fn current(&self) -> Arc<Identity> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,9 +116,8 @@ impl Current {
 }
 
 fn changed(files: &TlsFiles) -> Vec<Option<SystemTime>> {
-    [&files.certificate, &files.key, &files.authorities]
-        .into_iter()
-        .chain(&files.revocations)
+    files
+        .all()
         .map(|path| fs::metadata(path).and_then(|about| about.modified()).ok())
         .collect()
 }
@@ -155,13 +165,21 @@ mod tests {
             current.look(&files);
         };
         assert_eq!(name(), "one.example");
+        assert!(Certificate::check(&files).is_ok());
 
         fs::write(path("a.pem"), "nonsense").expect("a file");
+        assert!(matches!(
+            Certificate::check(&files),
+            Err(TlsError::Pem { .. })
+        ));
         look();
         assert_eq!(name(), "one.example");
 
         write(folder.path(), "two.example");
         look();
         assert_eq!(name(), "two.example");
+
+        fs::remove_file(path("a.pem")).expect("a file");
+        assert!(Certificate::check(&files).is_ok());
     }
 }

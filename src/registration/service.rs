@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use super::{
     certificate::Certificate,
     link::AgentEnd,
-    primary::{Primary, PrimaryError},
+    primary::{Primary, PrimaryError, keylog::KeylogError},
     secondary::{Agent, Via},
+    store::StoreError,
     tls::TlsError,
 };
 use crate::config::{self, SecondaryVia};
@@ -35,6 +36,44 @@ pub enum ServiceError {
     /// The system gives no thread or no event queue.
     #[error("cannot start the registration thread: {0}")]
     Thread(#[source] io::Error),
+}
+
+impl ServiceError {
+    /// Whether certificates, keys or modes of files are to blame, so that trying again is of no use.
+    #[must_use]
+    pub fn is_of_files(&self) -> bool {
+        matches!(
+            self,
+            Self::Tls(_)
+                | Self::Primary(
+                    PrimaryError::Tls(_)
+                        | PrimaryError::Store(StoreError::Tls(_) | StoreError::Exposed { .. })
+                        | PrimaryError::Keylog(KeylogError::Open { .. })
+                )
+        )
+    }
+}
+
+/// Whether [`Service::start`] would take the certificates and keys. Files that cannot be read may not be made yet, and are no
+/// error.
+///
+/// # Errors
+/// [`ServiceError`], for the first that cannot be used.
+pub fn check(
+    primary: Option<&config::Primary>,
+    secondary: Option<&config::Secondary>,
+) -> Result<(), ServiceError> {
+    if let Some(primary) = primary {
+        Primary::check(primary)?;
+    }
+    if let Some(config::Secondary {
+        via: SecondaryVia::Remote { tls, .. },
+        ..
+    }) = secondary
+    {
+        Certificate::check(tls)?;
+    }
+    Ok(())
 }
 
 /// The running thread. Dropping it stops it.

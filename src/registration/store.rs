@@ -61,6 +61,16 @@ pub struct EtcdTls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl EtcdTls {
+    /// Reads and checks the files, as [`Store::open`] does.
+    ///
+    /// # Errors
+    /// [`StoreError::Tls`], [`StoreError::Exposed`] or [`StoreError::Io`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        etcd::check(self)
+    }
+}
+
 /// An account of etcd.
 #[derive(Clone)]
 pub struct EtcdUser {

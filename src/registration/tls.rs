@@ -33,7 +33,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::name::PeerName;
 use load::Loaded;
-pub use load::{TlsError, TlsFiles};
+pub use load::{TlsError, TlsFiles, check_files};
 pub use peer::{PeerError, peer_expires, peer_names};
 
 /// The only application protocol spoken.

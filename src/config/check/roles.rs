@@ -1,10 +1,10 @@
 //! Checks of `primary` and `secondary` in an appliance's file, against each other and the static pairings; and what to warn of.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, path::PathBuf};
 
 use super::{MAX_PAIRINGS, Report, primary::primary, secondary::secondary};
 use crate::config::{
-    Config, Prefix, Primary, PrimaryStore, Secondary, SecondaryVia, TlsFiles, error::Source,
+    Config, Prefix, Primary, PrimaryStore, Secondary, SecondaryVia, error::Source,
 };
 
 /// Both sections of an appliance's file; fills `config.secondary`.
@@ -62,26 +62,20 @@ pub(in crate::config) fn warnings(
     secondary: Option<&Secondary>,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut missing = |section: &str, tls: &TlsFiles| {
-        let files = [&tls.certificate, &tls.key, &tls.authorities];
-        for file in files.into_iter().chain(&tls.revocations) {
-            if let Err(error) = fs::File::open(file) {
-                warnings.push(format!(
-                    "{section}: {} cannot be read: {error}",
-                    file.display()
-                ));
-            }
-        }
-    };
     if let Some(primary) = primary {
-        missing("primary", &primary.tls());
+        warnings.extend(unreadable("primary", primary.tls().all()));
+        if let PrimaryStore::Etcd(etcd) = &primary.store {
+            let files = [&etcd.authorities, &etcd.certificate, &etcd.key];
+            let files = files.into_iter().flatten().map(|file| &**file);
+            warnings.extend(unreadable("primary.store.etcd", files));
+        }
     }
     if let Some(Secondary {
         via: SecondaryVia::Remote { tls, .. },
         ..
     }) = secondary
     {
-        missing("secondary", tls);
+        warnings.extend(unreadable("secondary", tls.all()));
     }
     let Some(primary) = primary else {
         return warnings;
@@ -126,4 +120,18 @@ pub(in crate::config) fn warnings(
         }
     }
     warnings
+}
+
+/// A warning of each file that cannot be read.
+fn unreadable<'a>(
+    section: &str,
+    files: impl Iterator<Item = &'a PathBuf>,
+) -> impl Iterator<Item = String> {
+    files.filter_map(move |file| {
+        let error = fs::File::open(file).err()?;
+        Some(format!(
+            "{section}: {} cannot be read: {error}",
+            file.display()
+        ))
+    })
 }

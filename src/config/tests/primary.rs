@@ -235,6 +235,15 @@ fn the_store_is_one_of_two() {
     let text = with_primary(&etcd("endpoints: [ 'http://a:1' ]"), SERVER);
     let warned = parse(&text).warnings.join("\n");
     assert!(warned.contains("in the clear"), "{warned}");
+    let text = with_primary(
+        &etcd("endpoints: [ 'https://a:1' ], authorities: none/ca.pem"),
+        SERVER,
+    );
+    let warned = parse(&text).warnings.join("\n");
+    assert!(
+        warned.contains("primary.store.etcd: none/ca.pem cannot be read"),
+        "{warned}"
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ use super::{
     certificate::Certificate,
     frame::{Reader, Writer},
     message::Message,
-    store::{Store, StoreConfig, StoreError},
+    store::{EtcdConfig, Store, StoreConfig, StoreError},
     tls::TlsError,
 };
 use crate::{config, snapshot::Role};
@@ -141,6 +141,22 @@ pub struct Opened {
 }
 
 impl Primary {
+    /// Whether [`open`](Self::open) would take the certificates and keys. Files that cannot be read may not be made yet, and are
+    /// no error.
+    ///
+    /// # Errors
+    /// [`PrimaryError::Tls`] and [`PrimaryError::Store`].
+    pub fn check(config: &config::Primary) -> Result<(), PrimaryError> {
+        Certificate::check(&config.tls())?;
+        if let StoreConfig::Etcd(EtcdConfig { tls: Some(tls), .. }) = pairing::store(config) {
+            match tls.check() {
+                Ok(()) | Err(StoreError::Tls(TlsError::Read { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Opens store, certificates and sockets. `prometheus` is for a Primary alone: an appliance tells by its own endpoint.
     ///
     /// # Errors

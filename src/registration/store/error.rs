@@ -4,6 +4,8 @@ use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
+use crate::registration::tls::TlsError;
+
 /// The store cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -36,6 +38,9 @@ pub enum StoreError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Certificates or keys for etcd cannot be used.
+    #[error("for etcd: {0}")]
+    Tls(#[from] TlsError),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

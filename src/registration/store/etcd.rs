@@ -31,8 +31,13 @@ use etcd_client::{
 use tokio::sync::{Mutex, Notify, watch};
 use zeroize::Zeroizing;
 
-use super::{EtcdConfig, ReplicaValue, StoreError, Versioned};
+use super::{EtcdConfig, EtcdTls, ReplicaValue, StoreError, Versioned};
 use members::Members;
+
+/// Reads and checks the files.
+pub(super) fn check(tls: &EtcdTls) -> Result<(), StoreError> {
+    members::certificates(tls).map(drop)
+}
 
 /// The bytes that name a write.
 const WRITE_LEN: usize = 16;

@@ -181,33 +181,54 @@ pub(super) fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
 
 fn load_credentials(files: &TlsFiles) -> Result<(Arc<SingleCertAndKey>, About), TlsError> {
     let path = &files.certificate;
-    let (text, _) = read(path)?;
-    let chain: Vec<CertificateDer<'static>> = sections(path, "a certificate", &text)?;
+    let credentials = load_pair(path, &files.key)?;
     let unusable = |fault: String| TlsError::Certificate {
         path: path.clone(),
         fault,
     };
-    let about = chain
+    let about = credentials
+        .cert
         .first()
         .ok_or_else(|| unusable("there is none".to_owned()))
         .and_then(|leaf| About::read(leaf).map_err(|error| unusable(error.to_string())))?;
+    Ok((Arc::new(credentials.into()), about))
+}
 
-    let mut key = load_key(&files.key)?;
+/// A certificate with its chain, and the key that belongs to it.
+fn load_pair(path: &Path, key_path: &Path) -> Result<CertifiedKey, TlsError> {
+    let (text, _) = read(path)?;
+    let chain: Vec<CertificateDer<'static>> = sections(path, "a certificate", &text)?;
+    let mut key = load_key(key_path)?;
     let signing = ring::sign::any_supported_type(&key);
     key.zeroize();
     let signing = signing.map_err(|source| TlsError::Key {
-        path: files.key.clone(),
+        path: key_path.to_owned(),
         source,
     })?;
     let credentials = CertifiedKey::new(chain, signing);
     match credentials.keys_match() {
-        Ok(()) => Ok((Arc::new(credentials.into()), about)),
+        Ok(()) => Ok(credentials),
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::Mismatch {
-            certificate: path.clone(),
-            key: files.key.clone(),
+            certificate: path.to_owned(),
+            key: key_path.to_owned(),
         }),
-        Err(error) => Err(unusable(error.to_string())),
+        Err(error) => Err(TlsError::Certificate {
+            path: path.to_owned(),
+            fault: error.to_string(),
+        }),
     }
+}
+
+/// Reads and checks authorities, and a certificate with its key, for a protocol to which the certificate's names do not matter.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn check_files(authorities: &Path, pair: Option<(&Path, &Path)>) -> Result<(), TlsError> {
+    load_authorities(authorities)?;
+    if let Some((certificate, key)) = pair {
+        load_pair(certificate, key)?;
+    }
+    Ok(())
 }
 
 fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

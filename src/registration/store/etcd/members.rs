@@ -21,6 +21,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::super::{EtcdConfig, EtcdTls, StoreError};
+use crate::registration::tls::check_files;
 
 /// How many members may fail to answer, one after the other, within one lease.
 const ATTEMPTS: u32 = 6;
@@ -192,7 +193,11 @@ fn check(config: &EtcdConfig) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn certificates(tls: &EtcdTls) -> Result<TlsOptions, StoreError> {
+pub(super) fn certificates(tls: &EtcdTls) -> Result<TlsOptions, StoreError> {
+    let pair = tls.identity.as_ref();
+    let pair = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+    // The client would say what is wrong only when it connects, and not in which file.
+    check_files(&tls.authorities, pair)?;
     let authorities = read(&tls.authorities, false)?;
     let options = TlsOptions::new().ca_certificate(Certificate::from_pem(authorities.as_slice()));
     let Some((certificate, key)) = &tls.identity else {
