@@ -82,9 +82,7 @@ impl<'p> Turn<'p> {
     pub(super) fn find(&self, c: &Whole<'_>, likely: Option<&'p Entry>) -> Option<&'p Entry> {
         let tuple = self.outgoing(&c.packet.tuple);
         match likely {
-            Some(entry) if !entry.tuple().is(&tuple) => {
-                self.shared.table.find(c.hash, &tuple, self.pin)
-            }
+            Some(entry) if !entry.tuple().is(&tuple) => self.find_now(c),
             likely => likely,
         }
     }

@@ -120,10 +120,10 @@ impl Memory {
         if !tracks.iter().all(|track| track.allows(epoch, kri, psntp)) {
             return Err(Behind);
         }
-        let mut same_key = tracks
+        let same_key = tracks
             .iter()
-            .filter(|track| track.epoch == *epoch && track.kri == kri);
-        Ok(same_key.next().map(|track| track.psntp))
+            .find(|track| track.epoch == *epoch && track.kri == kri);
+        Ok(same_key.map(|track| track.psntp))
     }
 
     fn tracks(&self, hash: u64) -> ArrayVec<Remembered, WAYS> {
