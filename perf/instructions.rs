@@ -29,7 +29,7 @@ mod peer;
 mod setup;
 
 use bench::Result;
-use frames::Turns;
+use frames::{Turns, forge};
 use memory::{Lane, Rise, Traffic};
 use options::Options;
 use pdmgate::crypto::{Aead, Kernel};
@@ -49,7 +49,7 @@ struct Work {
     run: fn(usize) -> Result<()>,
 }
 
-const WORKS: [Work; 5] = [
+const WORKS: [Work; 6] = [
     Work {
         name: "outgoing",
         unit: "packet, marked and sealed",
@@ -61,6 +61,12 @@ const WORKS: [Work; 5] = [
         unit: "packet, sealed by a peer, opened, measured and stripped",
         bound: 1_855.0,
         run: incoming,
+    },
+    Work {
+        name: "forged",
+        unit: "packet, sealed by a peer, its tag spoilt, searched for and stripped",
+        bound: 2_390.0,
+        run: forged,
     },
     Work {
         name: "new-flow",
@@ -171,15 +177,33 @@ fn outgoing(bursts: usize) -> Result<()> {
 }
 
 fn incoming(bursts: usize) -> Result<()> {
-    let setup = setup(FLOWS);
+    from_outside(&Traffic::default(), setup(FLOWS), Counter::Opened, bursts)
+}
+
+fn forged(bursts: usize) -> Result<()> {
+    let traffic = Traffic {
+        spoilt: BURST,
+        spoil: forge,
+        ..Traffic::default()
+    };
+    // With the budget for searches that an appliance has by itself: it is what bounds the cost.
+    let setup = Setup {
+        searches: 200_000,
+        ..setup(FLOWS)
+    };
+    from_outside(&traffic, setup, Counter::OptionsStripped, bursts)
+}
+
+/// Packets of flows that have begun; `counter` counts each of them.
+fn from_outside(traffic: &Traffic, setup: Setup, counter: Counter, bursts: usize) -> Result<()> {
     let shared = memory::appliance(&setup, 1, HZ, false)?;
     let mut peer = Peer::new(&setup, FLOWS, HZ)?;
     let mut lane = Lane::new(&shared, 0)?;
     lane.warm(FLOWS, Some(&mut peer), setup.searches, HZ)?;
     peer.scatter();
-    let opened = Rise::of(&shared, Direction::In, Counter::Opened);
-    lane.incoming(&Traffic::default(), &mut peer, bursts)?;
-    opened.check(bursts * BURST)
+    let counted = Rise::of(&shared, Direction::In, counter);
+    lane.incoming(traffic, &mut peer, bursts)?;
+    counted.check(bursts * BURST)
 }
 
 fn new_flows(bursts: usize) -> Result<()> {

@@ -1,15 +1,16 @@
 //! What a packet costs as work grows, in cycles of the worker's stages on plain memory.
 
 use crate::bench::{Bench, HARNESS_CORE, Result, TESTED_CORE};
-use crate::frames::{Size, Turns};
+use crate::frames::{Size, Turns, forge};
 use crate::memory::{self, Lane, Rise, Traffic};
 use crate::peer::Peer;
 use crate::plot::{Curve, Plot};
 use crate::report::{Report, Section, Table, number};
 use crate::samples::Spread;
 use crate::setup::Setup;
-use pdmgate::dataplane::BURST;
+use pdmgate::dataplane::{BURST, Shared};
 use pdmgate::telemetry::{Counter, Direction};
+use std::time::Duration;
 
 /// Bursts of one round.
 const BURSTS: usize = 1_024;
@@ -36,10 +37,11 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Cycles a packet, out and in.
+/// Cycles a packet in each round, out and in.
+#[derive(Default)]
 struct Cost {
-    outgoing: Spread,
-    incoming: Spread,
+    outgoing: Vec<f64>,
+    incoming: Vec<f64>,
 }
 
 /// A curve's picture and what is to be said of it.
@@ -72,49 +74,94 @@ fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The rounds of one case.
-fn cost(bench: &Bench, case: &Case<'_>, hz: u64) -> Result<Cost> {
-    let shared = memory::appliance(case.setup, 1, hz, false)?;
-    let mut peer = Peer::new(case.setup, case.flows, hz)?;
-    let mut lane = Lane::new(&shared, 0)?;
-    lane.warm(case.flows, Some(&mut peer), case.setup.searches, hz)?;
-    peer.scatter();
-    let mut turns = Turns::scattered(case.flows);
-    let bursts = if bench.quick { 16 } else { BURSTS };
-    let packets = bursts * BURST;
-    let honest = packets - bursts * case.traffic.spoilt;
-    let (mut outgoing, mut incoming) = (Vec::new(), Vec::new());
-    for round in 0..=bench.rounds() {
-        bench.sleep(std::time::Duration::ZERO)?;
-        let sealed = Rise::of(&shared, Direction::Out, Counter::MarkedSealed);
-        let out = lane.outgoing(&case.traffic, &mut turns, bursts);
-        sealed.check(if case.only_incoming { packets } else { honest })?;
-        let opened = Rise::of(&shared, Direction::In, Counter::Opened);
-        let inward = lane.incoming(&case.traffic, &mut peer, bursts)?;
+/// A case between its rounds.
+struct UnderWay<'s> {
+    case: &'s Case<'s>,
+    shared: &'s Shared,
+    lane: Lane<'s>,
+    peer: Peer,
+    turns: Turns,
+    cost: Cost,
+}
+
+impl<'s> UnderWay<'s> {
+    fn begin(case: &'s Case<'s>, shared: &'s Shared, hz: u64) -> Result<Self> {
+        let mut peer = Peer::new(case.setup, case.flows, hz)?;
+        let mut lane = Lane::new(shared, 0)?;
+        lane.warm(case.flows, Some(&mut peer), case.setup.searches, hz)?;
+        peer.scatter();
+        Ok(Self {
+            case,
+            shared,
+            lane,
+            peer,
+            turns: Turns::scattered(case.flows),
+            cost: Cost::default(),
+        })
+    }
+
+    /// Cycles a packet, out and in, of as many bursts each. What is not spoilt has to be sealed and opened.
+    fn cycles(&mut self, bursts: usize) -> Result<[f64; 2]> {
+        let traffic = &self.case.traffic;
+        let packets = bursts * BURST;
+        let honest = packets - bursts * traffic.spoilt;
+        let sealed = Rise::of(self.shared, Direction::Out, Counter::MarkedSealed);
+        let out = self.lane.outgoing(traffic, &mut self.turns, bursts);
+        sealed.check(if self.case.only_incoming {
+            packets
+        } else {
+            honest
+        })?;
+        let opened = Rise::of(self.shared, Direction::In, Counter::Opened);
+        let inward = self.lane.incoming(traffic, &mut self.peer, bursts)?;
         opened.check(honest)?;
-        // The first round brings code and tables to the caches.
-        if round > 0 {
-            outgoing.push(out as f64 / packets as f64);
-            incoming.push(inward as f64 / packets as f64);
+        Ok([out, inward].map(|cycles| cycles as f64 / packets as f64))
+    }
+
+    fn round(&mut self, bursts: usize) -> Result<()> {
+        // Brings code and table to the caches, where those of other cases were meanwhile.
+        self.cycles(bursts / 4)?;
+        let [out, inward] = self.cycles(bursts)?;
+        self.cost.outgoing.push(out);
+        self.cost.incoming.push(inward);
+        Ok(())
+    }
+}
+
+/// The rounds of several cases, in turn, so that what else the machine does meets all of them.
+fn costs(bench: &Bench, cases: &[Case<'_>], hz: u64) -> Result<Vec<Cost>> {
+    let appliances = cases
+        .iter()
+        .map(|case| memory::appliance(case.setup, 1, hz, false))
+        .collect::<Result<Vec<_>>>()?;
+    let mut under_way = cases
+        .iter()
+        .zip(&appliances)
+        .map(|(case, shared)| UnderWay::begin(case, shared, hz))
+        .collect::<Result<Vec<_>>>()?;
+    for _ in 0..bench.rounds() {
+        for case in &mut under_way {
+            bench.sleep(Duration::ZERO)?;
+            case.round(if bench.quick { 16 } else { BURSTS })?;
         }
     }
-    Ok(Cost {
-        outgoing: Spread::of(&outgoing),
-        incoming: Spread::of(&incoming),
-    })
+    Ok(under_way.into_iter().map(|case| case.cost).collect())
 }
 
 /// Costs as two curves.
-fn curves(costs: Vec<(f64, Cost)>) -> [Curve; 2] {
-    let points = |get: fn(&Cost) -> Spread| costs.iter().map(|(x, cost)| (*x, get(cost))).collect();
+fn curves(costs: &[(f64, Cost)]) -> [Curve; 2] {
+    let points = |get: fn(&Cost) -> &Vec<f64>| {
+        let point = |(x, cost): &(f64, Cost)| (*x, Spread::of(get(cost)));
+        costs.iter().map(point).collect()
+    };
     [
         Curve {
             name: "outgoing: mark, seal",
-            points: points(|cost| cost.outgoing),
+            points: points(|cost| &cost.outgoing),
         },
         Curve {
             name: "incoming: open, measure, strip",
-            points: points(|cost| cost.incoming),
+            points: points(|cost| &cost.incoming),
         },
     ]
 }
@@ -143,20 +190,22 @@ fn tell(report: &mut Report, section: &mut Section, told: &Told<'_>) -> Result<(
 
 fn flows(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> Result<()> {
     let largest = if bench.quick { 7 } else { 11 };
-    let mut costs = Vec::new();
+    let mut points = Vec::new();
     for power in 0..=largest {
         let flows = 4usize.pow(power);
         let setup = Setup {
             flows: flows.max(1_024),
             ..Setup::default()
         };
-        let case = Case::of(&setup, flows);
-        let cost = cost(bench, &case, hz)?;
-        bench.say(&format!(
-            "{flows} flows: {:.0} and {:.0} cycles",
-            cost.outgoing.median, cost.incoming.median
-        ));
-        costs.push((flows as f64, cost));
+        // By itself: the largest would leave nothing of the others' in any cache.
+        for cost in costs(bench, &[Case::of(&setup, flows)], hz)? {
+            bench.say(&format!(
+                "{flows} flows: {:.0} and {:.0} cycles",
+                Spread::of(&cost.outgoing).median,
+                Spread::of(&cost.incoming).median
+            ));
+            points.push((flows as f64, cost));
+        }
     }
     tell(
         report,
@@ -168,7 +217,7 @@ fn flows(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> 
                 x: "flows",
                 y: "cycles a packet",
                 log_x: true,
-                curves: &curves(costs),
+                curves: &curves(&points),
             },
             why: "Flat as long as the flows' entries fit a cache, then a step for each cache that they outgrow: a packet touches the same few \
                   lines of its entry whatever the number of flows, so what grows is where these come from, and how often their address \
@@ -179,12 +228,17 @@ fn flows(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> 
 
 fn sizes(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> Result<()> {
     let setup = Setup::default();
-    let mut costs = Vec::new();
-    for bytes in [80, 128, 256, 512, 1_024, 1_474] {
+    let sizes = [80, 128, 256, 512, 1_024, 1_474];
+    let cases = sizes.map(|bytes| {
         let mut case = Case::of(&setup, FLOWS);
         case.traffic.size = Size::Bytes(bytes);
-        costs.push((bytes as f64, cost(bench, &case, hz)?));
-    }
+        case
+    });
+    let points: Vec<_> = sizes
+        .map(|bytes| bytes as f64)
+        .into_iter()
+        .zip(costs(bench, &cases, hz)?)
+        .collect();
     tell(
         report,
         section,
@@ -195,7 +249,7 @@ fn sizes(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> 
                 x: "bytes of the frame",
                 y: "cycles a packet",
                 log_x: false,
-                curves: &curves(costs),
+                curves: &curves(&points),
             },
             why: "Flat: only headers are read and moved, and the option that is sealed has the same 36 bytes in front of any payload.",
         },
@@ -212,33 +266,33 @@ fn elsewhere(frame: &mut [u8]) {
     }
 }
 
-/// With a tag that no key makes, if there is an option, which Next Header says.
-fn forge(frame: &mut [u8]) {
-    if frame.get(14 + 6) == Some(&60)
-        && let Some(byte) = frame.get_mut(14 + 40 + 4 + 35)
-    {
-        *byte ^= 0x80;
-    }
-}
-
 const SIXTY_FOURTHS: [usize; 5] = [0, 16, 32, 48, 64];
 
+/// Costs by the share, in percent, of packets that are spoilt.
+fn spoilt(
+    bench: &Bench,
+    spoil: fn(&mut [u8]),
+    only_incoming: bool,
+    setup: &Setup,
+    hz: u64,
+) -> Result<Vec<(f64, Cost)>> {
+    let cases = SIXTY_FOURTHS.map(|spoilt| {
+        let mut case = Case::of(setup, FLOWS);
+        (case.traffic.spoilt, case.traffic.spoil, case.only_incoming) =
+            (spoilt, spoil, only_incoming);
+        case
+    });
+    let shares = SIXTY_FOURTHS.map(|spoilt| spoilt as f64 / 0.64);
+    Ok(shares.into_iter().zip(costs(bench, &cases, hz)?).collect())
+}
+
 fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> Result<()> {
-    let share =
-        |spoil: fn(&mut [u8]), only_incoming: bool, setup: &Setup| -> Result<Vec<(usize, Cost)>> {
-            let costs = SIXTY_FOURTHS.into_iter().map(|spoilt| {
-                let mut case = Case::of(setup, FLOWS);
-                (case.traffic.spoilt, case.traffic.spoil, case.only_incoming) =
-                    (spoilt, spoil, only_incoming);
-                Ok((spoilt, cost(bench, &case, hz)?))
-            });
-            costs.collect()
-        };
-    let marked = share(elsewhere, false, &Setup::default())?;
-    let marked = marked
-        .into_iter()
-        .rev()
-        .map(|(spoilt, cost)| ((64 - spoilt) as f64 / 0.64, cost));
+    let setup = Setup::default();
+    let mut marked = spoilt(bench, elsewhere, false, &setup, hz)?;
+    marked.reverse();
+    for (share, _) in &mut marked {
+        *share = 100.0 - *share;
+    }
     tell(
         report,
         section,
@@ -249,7 +303,7 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
                 x: "% of packets in a pairing",
                 y: "cycles a packet",
                 log_x: false,
-                curves: &curves(marked.collect()),
+                curves: &curves(&marked),
             },
             why: "A straight line between two kinds of packet: one that is parsed, looked up in the table and the lists and passes, and one that is \
                   marked or opened as well. Batches that are less full seal a little slower a packet.",
@@ -261,19 +315,19 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
         searches: 200_000,
         ..Setup::default()
     };
-    let forged = share(forge, true, &setup)?;
-    let honest = forged
-        .first()
-        .map(|(_, cost)| cost.incoming)
-        .ok_or("no costs")?;
-    let all = forged
-        .last()
-        .map(|(_, cost)| cost.incoming)
-        .ok_or("no costs")?;
-    report.headline("forged", all.scaled(1.0 / honest.median));
+    let forged = spoilt(bench, forge, true, &setup, hz)?;
+    if let [(_, none), .., (_, all)] = &forged[..] {
+        let times: Vec<f64> = all
+            .incoming
+            .iter()
+            .zip(&none.incoming)
+            .map(|(forged, honest)| forged / honest)
+            .collect();
+        report.headline("forged", Spread::of(&times));
+    }
     let points = forged
         .iter()
-        .map(|(spoilt, cost)| (*spoilt as f64 / 0.64, cost.incoming));
+        .map(|(share, cost)| (*share, Spread::of(&cost.incoming)));
     let curve = Curve {
         name: "incoming",
         points: points.collect(),
@@ -298,16 +352,18 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
 }
 
 fn rotation(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) -> Result<()> {
-    let mut costs = Vec::new();
-    for rotation in [256, 1_024, 4_096, 16_384, 32_767] {
-        let setup = Setup {
-            rotation,
-            ..Setup::default()
-        };
-        // Few flows, so that many keys end within a round.
-        let case = Case::of(&setup, 64);
-        costs.push((f64::from(rotation), cost(bench, &case, hz)?));
-    }
+    let rotations = [256, 1_024, 4_096, 16_384, 32_767];
+    let setups = rotations.map(|rotation| Setup {
+        rotation,
+        ..Setup::default()
+    });
+    // Few flows, so that many keys end within a round.
+    let cases = setups.each_ref().map(|setup| Case::of(setup, 64));
+    let points: Vec<_> = rotations
+        .map(f64::from)
+        .into_iter()
+        .zip(costs(bench, &cases, hz)?)
+        .collect();
     tell(
         report,
         section,
@@ -318,7 +374,7 @@ fn rotation(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) 
                 x: "packets under one key",
                 y: "cycles a packet",
                 log_x: true,
-                curves: &curves(costs),
+                curves: &curves(&points),
             },
             why: "A new key costs one derivation at the sender and one or two at the receiver, shared by the packets that it seals: 3 % at \
                   256 packets a key, nothing at 32,767.",

@@ -4,6 +4,7 @@
 use super::BURST;
 use super::fate::{Fate, Fates};
 use super::worker::Turn;
+use crate::flow::Entry;
 use crate::telemetry::{Counter, Direction};
 use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
@@ -13,10 +14,12 @@ const AHEAD: usize = 8;
 
 /// A packet of a burst.
 #[derive(Clone, Copy)]
-pub(super) struct Candidate {
+pub(super) struct Candidate<'p> {
     /// Hash of its tuple, named as the flow's packets go out; 0 for [`Class::Done`].
     pub hash: u64,
     pub class: Class,
+    /// An entry that is nearly always its flow's, once it was looked up: its name has yet to be read.
+    pub likely: Option<&'p Entry>,
 }
 
 #[derive(Clone, Copy)]
@@ -31,9 +34,9 @@ pub(super) enum Class {
 
 /// What a burst is, packet by packet.
 #[derive(Default)]
-pub(super) struct Candidates {
+pub(super) struct Candidates<'p> {
     /// One a packet, in order.
-    pub all: ArrayVec<Candidate, BURST>,
+    pub all: ArrayVec<Candidate<'p>, BURST>,
     pub others: ArrayVec<Ipv6Packet, BURST>,
     /// Of all packets as they came.
     pub bytes: u64,
@@ -47,7 +50,7 @@ pub(super) struct Whole<'c> {
     pub hash: u64,
 }
 
-impl Candidates {
+impl Candidates<'_> {
     /// All that can be known of candidate `at`, if it is not done with. What a common one is gets made out in `common`.
     pub(super) fn whole<'c>(
         &'c self,
@@ -55,7 +58,7 @@ impl Candidates {
         frame: &[u8],
         common: &'c mut Option<Ipv6Packet>,
     ) -> Option<Whole<'c>> {
-        let Candidate { hash, class } = *self.all.get(at)?;
+        let Candidate { hash, class, .. } = *self.all.get(at)?;
         let packet = match class {
             Class::Done => None,
             Class::Common(found) => {
@@ -75,7 +78,7 @@ pub(super) fn classify<B: PacketBuf>(
     burst: &[B],
     fates: &mut Fates,
     wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
-    candidates: &mut Candidates,
+    candidates: &mut Candidates<'_>,
 ) {
     let option_type = turn.view.snapshot.policy.option_type;
     let grows = turn.direction == Direction::Out;
@@ -108,6 +111,7 @@ pub(super) fn classify<B: PacketBuf>(
             Candidate {
                 hash: 0,
                 class: Class::Done,
+                likely: None,
             }
         }));
     }
@@ -137,10 +141,14 @@ fn other(
 
 impl Turn<'_> {
     #[inline(always)]
-    fn candidate(&self, tuple: &FiveTuple, class: Class) -> Candidate {
+    fn candidate<'p>(&self, tuple: &FiveTuple, class: Class) -> Candidate<'p> {
         let hash = self.shared.table.hasher().hash(&self.outgoing(tuple));
         self.shared.table.prefetch(hash);
-        Candidate { hash, class }
+        Candidate {
+            hash,
+            class,
+            likely: None,
+        }
     }
 
     /// A packet's tuple as its flow is named.

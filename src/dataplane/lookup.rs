@@ -12,9 +12,6 @@ use crate::telemetry::{Counter, Direction, WorkerPairing};
 use crate::wire::{self, Common, FiveTuple, PacketBuf};
 use arrayvec::ArrayVec;
 
-/// For each candidate an entry that is nearly always its flow's: its name has yet to be read.
-pub(super) type Likely<'p> = ArrayVec<Option<&'p Entry>, BURST>;
-
 /// What the view says of a pair.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'p> {
@@ -39,33 +36,26 @@ pub(super) struct Known<'p> {
 
 /// Finds entries that are likely, and has them fetched. Those that are not where most are come last, so that nobody waits for where they are.
 #[inline]
-pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &Candidates) -> Likely<'p> {
+pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &mut Candidates<'p>) {
     let table = &turn.shared.table;
-    let mut likely = Likely::new();
     let mut elsewhere = ArrayVec::<u8, BURST>::new();
     // There are at most as many as packets in a burst.
-    for (at, c) in candidates.all.iter().enumerate() {
-        let entry = match c.class {
-            Class::Done => None,
-            _ => {
-                let entry = table.likely(c.hash, turn.pin);
-                match entry {
-                    Some(entry) => turn.prefetch(entry),
-                    None => _ = elsewhere.try_push(at as u8),
-                }
-                entry
-            }
-        };
-        let _ = likely.try_push(entry);
-    }
-    for at in elsewhere {
-        let at = usize::from(at);
-        if let (Some(c), Some(likely)) = (candidates.all.get(at), likely.get_mut(at)) {
-            *likely = table.less_likely(c.hash, turn.pin);
-            likely.iter().for_each(|entry| turn.prefetch(entry));
+    for (at, c) in candidates.all.iter_mut().enumerate() {
+        if let Class::Done = c.class {
+            continue;
+        }
+        c.likely = table.likely(c.hash, turn.pin);
+        match c.likely {
+            Some(entry) => turn.prefetch(entry),
+            None => _ = elsewhere.try_push(at as u8),
         }
     }
-    likely
+    for at in elsewhere {
+        if let Some(c) = candidates.all.get_mut(usize::from(at)) {
+            c.likely = table.less_likely(c.hash, turn.pin);
+            c.likely.iter().for_each(|entry| turn.prefetch(entry));
+        }
+    }
 }
 
 impl<'p> Turn<'p> {

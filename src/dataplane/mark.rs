@@ -7,7 +7,7 @@
 use super::BURST;
 use super::classify::{Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
-use super::lookup::{Known, Likely, Pair};
+use super::lookup::{Known, Pair};
 use super::pointers::is_link_local;
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
@@ -35,14 +35,12 @@ pub(super) fn mark<'p, B: PacketBuf>(
     tools: &mut Tools,
     burst: &mut [B],
     fates: &mut Fates,
-    candidates: &Candidates,
-    likely: &Likely<'p>,
+    candidates: &Candidates<'p>,
 ) {
     let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
     let mut known = None;
-    let packets = burst.iter_mut().zip(&candidates.all).zip(likely);
-    for (at, ((buf, c), likely)) in packets.enumerate() {
-        let mark = match (c.class, *likely) {
+    for (at, (buf, c)) in burst.iter_mut().zip(&candidates.all).enumerate() {
+        let mark = match (c.class, c.likely) {
             (Class::Common(common), Some(entry)) => settled(turn, &mut known, buf, common, entry),
             (Class::Common(common), None) => turn.why_passes(buf.data(), common).map(|reason| {
                 turn.count(reason);
@@ -55,7 +53,7 @@ pub(super) fn mark<'p, B: PacketBuf>(
             let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
                 return Mark::None;
             };
-            mark_any(turn, tools, buf, fates, &whole, *likely).unwrap_or_else(|reason| {
+            mark_any(turn, tools, buf, fates, &whole, c.likely).unwrap_or_else(|reason| {
                 turn.count(reason);
                 Mark::None
             })
@@ -157,7 +155,7 @@ fn mark_any<'p, B: PacketBuf>(
 fn write<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     burst: &mut [B],
-    candidates: &Candidates,
+    candidates: &Candidates<'p>,
     marks: &ArrayVec<Mark<'p>, BURST>,
 ) {
     let option_type = turn.view.snapshot.policy.option_type;

@@ -6,7 +6,7 @@
 use super::BURST;
 use super::classify::{Candidate, Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
-use super::lookup::{Known, Likely, Pair};
+use super::lookup::{Known, Pair};
 use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
@@ -37,20 +37,15 @@ pub(super) fn open<'p, B: PacketBuf>(
     tools: &mut Tools,
     burst: &mut [B],
     fates: &mut Fates,
-    candidates: &Candidates,
-    likely: &Likely<'p>,
+    candidates: &Candidates<'p>,
 ) {
     let mut tries = ArrayVec::<Option<Try<'p>>, BURST>::new();
     let mut results = ArrayVec::<Opened, BURST>::new();
-    open_batch(turn, burst, candidates, likely, &mut tries, &mut results);
+    open_batch(turn, burst, candidates, &mut tries, &mut results);
     let mut results = results.iter();
     let mut stripped = 0;
-    let packets = burst
-        .iter_mut()
-        .zip(&candidates.all)
-        .zip(likely)
-        .zip(&tries);
-    for (at, (((buf, c), likely), tried)) in packets.enumerate() {
+    let packets = burst.iter_mut().zip(&candidates.all).zip(&tries);
+    for (at, ((buf, c), tried)) in packets.enumerate() {
         let tried = tried.as_ref();
         let opened = tried.and_then(|tried| {
             let metrics = results.next()?.metrics()?;
@@ -62,7 +57,7 @@ pub(super) fn open<'p, B: PacketBuf>(
             stripped += 1;
             continue;
         }
-        if let (Class::Common(common), None) = (c.class, likely)
+        if let (Class::Common(common), None) = (c.class, c.likely)
             && !common.is_marked()
         {
             let reason = turn.why_passes(buf.data(), common);
@@ -74,7 +69,7 @@ pub(super) fn open<'p, B: PacketBuf>(
             continue;
         };
         let before = Before {
-            likely: *likely,
+            likely: c.likely,
             tried: tried.map(|tried| tried.held.key),
             opened,
         };
@@ -90,15 +85,14 @@ pub(super) fn open<'p, B: PacketBuf>(
 fn open_batch<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     burst: &[B],
-    candidates: &Candidates,
-    likely: &Likely<'p>,
+    candidates: &Candidates<'p>,
     tries: &mut ArrayVec<Option<Try<'p>>, BURST>,
     results: &mut ArrayVec<Opened, BURST>,
 ) {
     let mut known = None;
     let mut batch = Batch::new(turn, results);
-    for ((buf, c), likely) in burst.iter().zip(&candidates.all).zip(likely) {
-        let found = likely.and_then(|entry| {
+    for (buf, c) in burst.iter().zip(&candidates.all) {
+        let found = c.likely.and_then(|entry| {
             let (option, pair, held) =
                 likeliest(turn, &mut known, candidates, c, buf.data(), entry)?;
             batch.open(pair.aead, held.key, option);
@@ -116,8 +110,8 @@ fn open_batch<'p, B: PacketBuf>(
 fn likeliest<'p, 'b>(
     turn: &Turn<'p>,
     known: &mut Option<Known<'p>>,
-    candidates: &Candidates,
-    c: &Candidate,
+    candidates: &Candidates<'_>,
+    c: &Candidate<'_>,
     frame: &'b [u8],
     entry: &'p Entry,
 ) -> Option<(&'b SealedOption, Known<'p>, Held<'p>)> {

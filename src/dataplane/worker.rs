@@ -95,8 +95,8 @@ impl<'s> Worker<'s> {
             now,
             |turn, tools, burst, fates, candidates| {
                 classify(turn, burst, fates, not_yet_marked, candidates);
-                let likely = lookup::look_up(turn, candidates);
-                mark::mark(turn, tools, burst, fates, candidates, &likely);
+                lookup::look_up(turn, candidates);
+                mark::mark(turn, tools, burst, fates, candidates);
             },
         )
     }
@@ -109,8 +109,8 @@ impl<'s> Worker<'s> {
             now,
             |turn, tools, burst, fates, candidates| {
                 classify(turn, burst, fates, |_| Ok(()), candidates);
-                let likely = lookup::look_up(turn, candidates);
-                open::open(turn, tools, burst, fates, candidates, &likely);
+                lookup::look_up(turn, candidates);
+                open::open(turn, tools, burst, fates, candidates);
             },
         )
     }
@@ -121,7 +121,7 @@ impl<'s> Worker<'s> {
         direction: Direction,
         burst: &mut [B],
         now: u64,
-        stages: impl FnOnce(&Turn<'_>, &mut Tools, &mut [B], &mut Fates, &mut Candidates),
+        stages: impl for<'p> FnOnce(&Turn<'p>, &mut Tools, &mut [B], &mut Fates, &mut Candidates<'p>),
     ) -> Fates {
         let mut fates = Fates::default();
         let pin = self.reader.pin();

@@ -175,8 +175,8 @@ impl Entry {
 
     /// Counts an option that did not open; returns how many did not in a row.
     pub fn count_failed(&self) -> u32 {
-        self.measured.failed.fetch_add(1, Ordering::Relaxed);
-        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+        count(&self.measured.failed);
+        count(&self.failed_in_a_row)
     }
 
     /// Ends a row of failures.
@@ -259,8 +259,8 @@ impl Entry {
     }
 }
 
-/// Times measured on one flow, in nanoseconds; written without read-modify-write, since a lost update between two workers
-/// costs one sample of a summary.
+/// Times measured on one flow, in nanoseconds, and options that came to nothing; written without read-modify-write, since a lost update
+/// between two workers costs one sample of a summary, or one of a count, and forged options must cost little.
 #[repr(C)]
 pub struct Measured {
     /// Network round-trip time (protocol section 1).
@@ -360,6 +360,13 @@ impl Summary {
     }
 }
 
+/// Counts one more; returns how many there are.
+fn count(counter: &AtomicU32) -> u32 {
+    let more = counter.load(Ordering::Relaxed).wrapping_add(1);
+    counter.store(more, Ordering::Relaxed);
+    more
+}
+
 fn read(time: &AtomicU32) -> f32 {
     f32::from_bits(time.load(Ordering::Relaxed))
 }
@@ -385,7 +392,7 @@ impl Measured {
 
     /// Counts an option that was seen before.
     pub fn count_replayed(&self) {
-        self.replayed.fetch_add(1, Ordering::Relaxed);
+        count(&self.replayed);
     }
 
     /// Options that did not open.
