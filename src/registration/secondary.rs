@@ -199,13 +199,15 @@ impl Agent {
         // Sets that workers do not see yet, with the shares that they came from.
         let mut unseen = VecDeque::<(u64, u64)>::new();
         let mut pulse = Pulse::new();
+        let mut is_served = false;
         let mut tick = interval(TICK);
         loop {
             let applied = *self.applied.borrow_and_update();
             while let Some((_, share)) = unseen.pop_front_if(|(serial, _)| *serial <= applied) {
                 writer.send(&Message::Ack(Ack { serial: share })).await?;
             }
-            if pulse.asks(reader.is_within_frame())? {
+            // Nothing is asked before the first share.
+            if pulse.asks(reader.is_within_frame())? && is_served {
                 writer.send(&Message::Ping(Ping { number: 0 })).await?;
             }
             tokio::select! {
@@ -214,6 +216,7 @@ impl Agent {
                     pulse.heard();
                     match received.message {
                         Message::Share(share) => {
+                            is_served = true;
                             let serial = self.hand_on(share.grants);
                             unseen.push_back((serial, share.serial));
                         }

@@ -4,8 +4,8 @@ use super::*;
 use crate::wirepeer::cbor::Cbor;
 use crate::wirepeer::conn::{Came, Door};
 use crate::wirepeer::ends::{
-    self, Terms, agree, agree_as_server, entry, exchange, kem_request, kem_response, list_request,
-    list_response, listed, setup_request,
+    self, Terms, agree, agree_again, agree_as_server, entry, exchange, kem_request, kem_response,
+    list_request, list_response, listed, setup_request,
 };
 use crate::wirepeer::eventually;
 use crate::wirepeer::secret::{P256, Prk, Psk, Suite, X25519, random, suite};
@@ -187,7 +187,7 @@ fn client_of_its_own(
     // The server asks, the client renews.
     primary.operate(&["renew", name]).success();
     conn.expect("renew");
-    let (next, _) = agree(&mut conn, vec![wanted.cbor()], psk.as_ref(), &list);
+    let (next, _) = agree_again(&mut conn, vec![wanted.cbor()], psk.as_ref(), &list);
     assert_ne!(next.bytes, prk.bytes);
     assert_same_secret(primary, name, &next);
     exchange(&mut conn, &next, 5, &list, || sealing(primary, name, &next));
@@ -313,6 +313,71 @@ fn a_peer_that_knows_no_secret_is_not_flooded() {
     }
 }
 
+/// A secret that the other end does not know is given up, although it is not in use yet.
+#[test]
+fn a_secret_that_the_peer_lost_at_once_is_replaced() {
+    let site = Site::new(&["peer-1.example"]);
+    let door = Door::open(site.dir(), "peer-1.example");
+    let primary = site.start(&as_client("branch", "peer-1.example", &door, ""), "");
+    let list = [listed(THEIRS, "web", &[3])];
+    let mut conn = door.accept();
+    let (lost, _) = agree_as_server(&mut conn, TRUSTED, &list);
+    // It may know the secret when it is asked again, but no later.
+    for _ in 0..2 {
+        let request = conn.expect("list-request");
+        assert_eq!(request.get("pms").bytes(), lost.fingerprint());
+        conn.send(&list_response(&request, "unknown-pms"));
+    }
+    let (next, _) = agree_as_server(&mut conn, TRUSTED, &list);
+    exchange(&mut conn, &next, 1, &list, || {
+        sealing(&primary, "branch", &next)
+    });
+}
+
+/// Nothing comes between the first messages of a connection, whatever both ends have in store for each other.
+#[test]
+fn lists_and_wishes_wait_for_the_first_exchange() {
+    let site = Site::new(&["peer-1.example", "peer-2.example"]);
+    let door = Door::open(site.dir(), "peer-1.example");
+    let pairings = as_client("branch", "peer-1.example", &door, "")
+        + &as_server("partner", "peer-2.example", "");
+    let primary = site.start(&pairings, "");
+    let list = [listed(THEIRS, "web", &[3])];
+    let mut conn = door.accept();
+    let (prk, _) = agree_as_server(&mut conn, TRUSTED, &list);
+    exchange(&mut conn, &prk, 1, &list, || {
+        sealing(&primary, "branch", &prk)
+    });
+    drop(conn);
+    primary.operate(&["renew", "branch"]).success();
+    // A connection from before it was wanted begins with a list.
+    let (mut conn, bytes) = loop {
+        let mut conn = door.accept();
+        let (first, bytes) = conn.message();
+        if first.kind() == "setup-request" {
+            break (conn, bytes);
+        }
+    };
+    conn.expect_nothing(Duration::from_millis(500));
+    conn.send(&ends::offer(TRUSTED, &bytes).1);
+    conn.expect("kem-request");
+    conn.expect_nothing(Duration::from_millis(500));
+
+    // A client that lost its secret, of which the server still has one, and wants another.
+    let list = [listed(OURS, "", &[3])];
+    for _ in 0..2 {
+        let mut conn = primary.connect("peer-2.example");
+        agree(&mut conn, vec![DEFAULT.cbor()], None, &list);
+        primary.operate(&["renew", "partner"]).success();
+    }
+    // One that was revoked meanwhile is told at once.
+    primary.operate(&["revoke", "pairing", "partner"]).success();
+    let mut conn = primary.connect("peer-2.example");
+    conn.send(&setup_request(vec![DEFAULT.cbor()]));
+    conn.expect("setup-response");
+    conn.expect_refused("revoked");
+}
+
 /// A server's first list comes with its answer, and is bound like those that follow.
 #[test]
 fn a_server_lists_no_more_than_it_may() {
@@ -327,6 +392,41 @@ fn a_server_lists_no_more_than_it_may() {
     let status = primary.pairing("branch");
     assert_eq!(status["secrets"], serde_json::json!([]));
     assert_eq!(status["peer_list"], serde_json::json!([]));
+}
+
+/// Whoever lists more than it may is told before the connection ends, and nothing of it counts.
+#[test]
+fn a_client_lists_no_more_than_it_may() {
+    let site = Site::new(&["peer-1.example"]);
+    let may = format!("      peer_entries: [\"{THEIRS}\"]\n");
+    let primary = site.start(&as_server("partner", "peer-1.example", &may), "");
+    let more = [listed(THEIRS, "", &[1]), listed(THEIRS_TOO, "", &[1])];
+
+    let mut conn = primary.connect("peer-1.example");
+    let request = conn.send(&setup_request(vec![DEFAULT.cbor()]));
+    let (response, bytes) = conn.message();
+    let (kem, _) = kem_request(&request, (&response, &bytes), None, &more);
+    conn.send(&kem);
+    let response = conn.expect("kem-response");
+    assert_eq!(response.get("status").text(), "refused");
+    assert_eq!(prefixes(response.get("entries")), []);
+    conn.expect_end();
+    assert_eq!(primary.pairing("partner")["secrets"], serde_json::json!([]));
+
+    let mut conn = primary.connect("peer-1.example");
+    let (prk, _) = agree(&mut conn, vec![DEFAULT.cbor()], None, &more[..1]);
+    conn.send(&list_request(1, prk.fingerprint(), &more));
+    loop {
+        let (message, _) = conn.message();
+        if message.kind() == "list-response" {
+            assert_eq!(message.get("status").text(), "refused");
+            break;
+        }
+    }
+    conn.expect_end();
+    eventually("both are counted", || primary.closed("not-allowed") == 2);
+    let listed = primary.pairing("partner")["peer_list"].clone();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
 }
 
 /// What was revoked while the peer could not be reached, it is told when it can.

@@ -67,14 +67,34 @@ pub fn kem_request(
     (message, prk)
 }
 
-/// Both commands as a client; returns the PRK and the server list.
+/// Both commands as a client, with nothing between their messages: the first exchange of a connection. Returns the PRK and the server list.
 pub fn agree(conn: &mut Conn, suites: Vec<Cbor>, psk: Option<&Psk>, list: &[Cbor]) -> (Prk, Cbor) {
+    agree_by(Conn::message, conn, suites, psk, list)
+}
+
+/// Both commands as a client again, between lists.
+pub fn agree_again(
+    conn: &mut Conn,
+    suites: Vec<Cbor>,
+    psk: Option<&Psk>,
+    list: &[Cbor],
+) -> (Prk, Cbor) {
+    agree_by(besides_lists, conn, suites, psk, list)
+}
+
+fn agree_by(
+    next: fn(&mut Conn) -> (Cbor, Vec<u8>),
+    conn: &mut Conn,
+    suites: Vec<Cbor>,
+    psk: Option<&Psk>,
+    list: &[Cbor],
+) -> (Prk, Cbor) {
     let request = conn.send(&setup_request(suites));
-    let (response, bytes) = besides_lists(conn);
+    let (response, bytes) = next(conn);
     assert_eq!(response.kind(), "setup-response", "{response:?}");
     let (kem, prk) = kem_request(&request, (&response, &bytes), psk, list);
     conn.send(&kem);
-    let (response, _) = besides_lists(conn);
+    let (response, _) = next(conn);
     assert_eq!(response.kind(), "kem-response", "{response:?}");
     assert_eq!(response.get("status").text(), "ok");
     (prk, response.get("entries").clone())

@@ -27,7 +27,11 @@ pub(super) fn read_grant(value: Value<'_>) -> Result<Grant, DecodeError> {
     let protection = read_protection(&fields.take("protection")?)?;
     let suite = read_suite(fields.take("suite")?)?;
     let role = read_role(&fields.take("role")?)?;
-    let clients = read_entries(&fields.take("clients")?)?;
+    let value = fields.take("clients")?;
+    let clients = read_entries(&value)?;
+    if let Some(grouped) = clients.iter().find(|client| !client.group.is_empty()) {
+        return Err(value.wrong("clients without groups", Found::Text(shown(&grouped.group))));
+    }
     let servers = read_entries(&fields.take("servers")?)?;
 
     let value = fields.take("own")?;

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A list request goes out when our list changed, or when our Secondaries hold a new secret; its answer is what both wait for before they
-//! send under anything new. Both ends send list requests whenever they have news, also between the messages of a negotiation.
+//! send under anything new. Once the first exchange is over, both ends send list requests whenever they have news, also between the messages of
+//! a later negotiation.
 
 mod messages;
 
@@ -219,6 +220,8 @@ struct Link<'p, S> {
     writer: Writer<WriteHalf<S>>,
     /// Whether this end has sent anything.
     began: bool,
+    /// Whether the first exchange is over: a negotiation, or the client's list request under a secret from before.
+    is_open: bool,
     negotiation: Negotiation,
     /// When negotiations began lately.
     begun: VecDeque<Instant>,
@@ -250,6 +253,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             reader,
             writer,
             began: false,
+            is_open: false,
             negotiation: Negotiation::None,
             begun: VecDeque::new(),
             asked: None,
@@ -332,7 +336,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         }
         self.negotiate(&record).await?;
         self.tell(&record).await?;
-        if self.pulse.asks(self.reader.is_within_frame())? {
+        if self.pulse.asks(self.reader.is_within_frame())? && self.is_open {
             self.send(&Message::Ping(Ping { number: 0 })).await?;
         }
         let since = match &self.negotiation {
@@ -358,8 +362,17 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
                 entries: Vec::new(),
             };
             self.send(&Message::ListRequest(request)).await?;
+            self.is_open = true;
         }
-        self.send(&Message::Revoke(Revoke)).await?;
+        let last = match (self.is_client(), self.is_open) {
+            (_, true) => Message::Revoke(Revoke),
+            // The next connection begins with it.
+            (true, false) => return Ok(()),
+            (false, false) => Message::Refused(Refused {
+                reason: Reason::Revoked,
+            }),
+        };
+        self.send(&last).await?;
         // What is closed with something unread may take what was just sent with it.
         let read = async { while self.reader.next().await.is_ok() {} };
         let _ = timeout(FAREWELL, read).await;
@@ -382,7 +395,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             return self.send(&request).await;
         }
         // The client begins; it is asked again if that takes long.
-        if self.renew_sent.is_none_or(|sent| sent.elapsed() > ANSWER) {
+        if self.is_open && self.renew_sent.is_none_or(|sent| sent.elapsed() > ANSWER) {
             self.renew_sent = Some(Instant::now());
             return self.send(&Message::Renew(Renew)).await;
         }
@@ -394,8 +407,13 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
         let Some(newest) = record.masters.first() else {
             return self.is_client();
         };
-        // One at a time: what was agreed on last has to come into use first, also at the other end, which takes another moment.
-        let settled = if newest.sealing { 1 } else { STUCK };
+        // One at a time: what was agreed on last has to come into use first, also at the other end, which takes another moment. What the
+        // other end does not know, and did not when it was asked again, never will.
+        let settled = match self.unknown {
+            _ if newest.sealing => 1,
+            Some(_) => UNKNOWN.as_secs() * 2,
+            None => STUCK,
+        };
         // `None`: the clock went back meanwhile, so it is not known, and taken for great.
         let age = now().checked_sub(newest.since);
         if age.is_some_and(|age| age < settled) {
@@ -420,7 +438,11 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             }
             return Ok(());
         }
-        if record.masters.is_empty() || self.answered >= Some(record.own_serial) {
+        let begins = self.is_client() && !self.began;
+        if !(self.is_open || begins)
+            || record.masters.is_empty()
+            || self.answered >= Some(record.own_serial)
+        {
             return Ok(());
         }
         if self.unknown.is_some_and(|since| since.elapsed() < UNKNOWN) {
@@ -432,6 +454,7 @@ impl<'p, S: AsyncRead + AsyncWrite> Link<'p, S> {
             entries: record.told(),
         };
         self.asked = Some((record.own_serial, Instant::now()));
+        self.is_open = true;
         self.send(&Message::ListRequest(request)).await
     }
 }

@@ -275,6 +275,8 @@ fn parts_of_a_grant_that_do_not_fit_each_other() {
     let replaced = |key, nth, other: Cbor| share.with(&find(&share, key, nth), other);
     // An own entry that is not in the list of the role.
     refused(&replaced("role", 0, text("client")), "role");
+    // A client with a group.
+    refused(&replaced("group", 0, text("web")), "group");
     // Secrets of another mode, and secrets where nothing is sealed.
     refused(&replaced("mode", 0, text("ibc")), "mode");
     refused(&replaced("mode", 2, text("trusted-servers")), "mode");

@@ -59,8 +59,12 @@ fn suite() -> impl Strategy<Value = Suite> {
         .prop_map(|(kem, aead)| Suite { kem, aead })
 }
 
-fn entries() -> impl Strategy<Value = Vec<Listed>> {
-    let rest = (group(), btree_set(any::<u32>(), 0..=4));
+fn clients() -> impl Strategy<Value = Vec<Listed>> {
+    entries(Just(String::new()))
+}
+
+fn entries(group: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<Listed>> {
+    let rest = (group, btree_set(any::<u32>(), 0..=4));
     prop::collection::btree_map(prefix(), rest, 0..6).prop_map(|entries| {
         entries
             .into_iter()
@@ -144,8 +148,8 @@ fn grant() -> impl Strategy<Value = Grant> {
         protection(),
         suite(),
         role,
-        entries(),
-        entries(),
+        clients(),
+        entries(group()),
     )
         .prop_flat_map(
             |(pairing, mode, protection, suite, role, clients, servers)| {
@@ -222,7 +226,7 @@ fn between_primaries() -> impl Strategy<Value = Message> {
         (
             vec(any::<u8>(), 1..=MAX_KEM_BYTES),
             bytes(),
-            entries(),
+            entries(group()),
             option::of(bytes())
         )
             .prop_map(|(enc, salt, entries, confirm)| KemRequest {
@@ -232,16 +236,18 @@ fn between_primaries() -> impl Strategy<Value = Message> {
                 confirm
             }
             .into()),
-        (prop::sample::select(&Status::ALL[..]), entries())
+        (prop::sample::select(&Status::ALL[..]), entries(group()))
             .prop_map(|(status, entries)| KemResponse { status, entries }.into()),
-        (any::<u64>(), option::of(fingerprint()), entries()).prop_map(|(serial, pms, entries)| {
-            ListRequest {
-                serial,
-                pms,
-                entries,
+        (any::<u64>(), option::of(fingerprint()), entries(group())).prop_map(
+            |(serial, pms, entries)| {
+                ListRequest {
+                    serial,
+                    pms,
+                    entries,
+                }
+                .into()
             }
-            .into()
-        }),
+        ),
         (any::<u64>(), prop::sample::select(&Status::ALL[..]))
             .prop_map(|(serial, status)| ListResponse { serial, status }.into()),
         prop::sample::select(&Reason::ALL[..]).prop_map(|reason| Refused { reason }.into()),
@@ -292,8 +298,8 @@ fn with_others() -> impl Strategy<Value = Message> {
             pairing(),
             mode(),
             protection(),
-            entries(),
-            entries(),
+            entries(group()),
+            entries(group()),
             vec((suite(), bytes()), 0..5)
         )
             .prop_map(|(pairing, mode, protection, clients, servers, masters)| {

@@ -94,8 +94,13 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             }
             Err(error) => return Err(refuse(&error)),
         };
+        if let Err(end) = self.check_list(&request.entries) {
+            self.send(&respond(Status::Refused, Vec::new())).await?;
+            return Err(end);
+        }
         self.take_in(&master, &request.entries).await?;
         let told = self.primary.record(self.pairing).told();
+        self.is_open = true;
         self.send(&respond(Status::Ok, told)).await
     }
 
@@ -106,7 +111,11 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             return Err(out_of_order("kem response"));
         };
         match response.status {
-            Status::Ok => self.take_in(&master, &response.entries).await,
+            Status::Ok => {
+                self.check_list(&response.entries)?;
+                self.is_open = true;
+                self.take_in(&master, &response.entries).await
+            }
             Status::NotConfirmed => {
                 let why = NegotiationError::NotConfirmed.to_string();
                 Err(End::Closed(Closed::NotConfirmed, why))
@@ -115,13 +124,12 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
     }
 
-    /// Keeps a new master secret, and what came with it.
+    /// Keeps a new master secret, and the list that came with it, which was checked.
     async fn take_in(
         &mut self,
         master: &MasterRecord,
         entries: &[crate::snapshot::grant::Listed],
     ) -> Result<(), End> {
-        self.check_list(entries)?;
         // Before anybody can seal under it, so that what was sealed can be read afterwards.
         if let Some(keylog) = &self.primary.keylog {
             let mut trial = (*self.primary.record(self.pairing)).clone();
@@ -171,7 +179,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     async fn on_list_request(&mut self, request: ListRequest) -> Result<(), End> {
-        self.check_list(&request.entries)?;
+        if let Err(end) = self.check_list(&request.entries) {
+            let response = ListResponse {
+                serial: request.serial,
+                status: Status::Refused,
+            };
+            self.send(&Message::ListResponse(response)).await?;
+            return Err(end);
+        }
+        // Who comes with a secret from before begins with its list.
+        self.is_open |= matches!(self.negotiation, Negotiation::None);
         if self.theirs.is_some_and(|newest| request.serial < newest) {
             let why = format!("list {} came again", request.serial);
             return Err(End::Closed(Closed::Replayed, why));
@@ -221,6 +238,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         }
         match response.status {
             Status::Ok => {
+                self.unknown = None;
                 self.answered = self.answered.max(Some(serial));
                 self.update(|record| record.answered = record.answered.max(serial))
                     .await
