@@ -33,6 +33,21 @@ impl Aead {
     pub const fn id(self) -> u16 {
         self as u16
     }
+
+    /// A number of 2 bits for it, for memory that may be all zero.
+    pub(crate) const fn code(self) -> u16 {
+        self.id() - 1
+    }
+
+    /// What [`Aead::code`] is of.
+    #[inline]
+    pub(crate) const fn of_code(code: u16) -> Self {
+        match code {
+            0 => Self::Aes128Gcm,
+            1 => Self::Aes256Gcm,
+            _ => Self::ChaCha20Poly1305,
+        }
+    }
 }
 
 /// An AEAD identifier that the protocol does not use.

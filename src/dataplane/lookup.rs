@@ -4,7 +4,6 @@
 use super::BURST;
 use super::classify::{Candidates, Class, Whole};
 use super::worker::Turn;
-use crate::crypto::Aead;
 use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
 use crate::snapshot::{Mode, Pairing, Protection, Route};
@@ -30,7 +29,6 @@ pub(super) struct Pair<'p> {
 #[derive(Clone, Copy)]
 pub(super) struct Known<'p> {
     note: u64,
-    pub aead: Aead,
     pub stats: &'p WorkerPairing,
 }
 
@@ -127,7 +125,6 @@ impl<'p> Turn<'p> {
         let is_sealed = pair.pairing.protection == Protection::Sealed;
         is_sealed.then_some(Known {
             note,
-            aead: pair.pairing.suite.aead,
             stats: pair.stats,
         })
     }

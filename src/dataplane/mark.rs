@@ -25,9 +25,9 @@ enum Mark<'p> {
     /// Nothing.
     None,
     /// A common packet's option is to be written, with this number.
-    Numbered(Aead, &'p Entry, Number<'p>),
+    Numbered(&'p Entry, Number<'p>),
     /// The option stands there but for its Global Pointer, and, with a key, for its seal.
-    Written(&'p Entry, u16, Option<(Aead, &'p OutKey)>),
+    Written(&'p Entry, u16, Option<&'p OutKey>),
 }
 
 pub(super) fn mark<'p, B: PacketBuf>(
@@ -92,7 +92,7 @@ fn settled<'p, B: PacketBuf>(
     let number = entry.outgoing.next(turn.pin, limit, max_age, turn.now)?;
     flow::prefetch(number.key);
     known.stats.add(PairingCounter::Marked, 1);
-    Some(Mark::Numbered(known.aead, entry, number))
+    Some(Mark::Numbered(entry, number))
 }
 
 /// Marks any packet, if it is to be.
@@ -142,8 +142,7 @@ fn mark_any<'p, B: PacketBuf>(
             let n = number(turn, tools, c, &pair, fresh, entry)?;
             let metrics = metrics(turn, entry, n.psntp);
             let option = pdmv2::unsealed(policy.option_type, n.prseq(), n.key.f(), &metrics);
-            let seal = Some((pair.pairing.suite.aead, n.key));
-            (insert(buf, &option)?, n.psntp, seal)
+            (insert(buf, &option)?, n.psntp, Some(n.key))
         }
     };
     entry.outgoing.send_times.sent(psntp, turn.now);
@@ -162,17 +161,17 @@ fn write<'p, B: PacketBuf>(
     let mut batch = Batch::new(turn);
     for ((buf, c), mark) in burst.iter_mut().zip(&candidates.all).zip(marks) {
         match (mark, c.class) {
-            (Mark::Numbered(aead, entry, n), Class::Common(common)) => {
+            (Mark::Numbered(entry, n), Class::Common(common)) => {
                 let metrics = metrics(turn, entry, n.psntp);
                 let option = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
                 // There is room in front, and the frame is the one that was parsed.
                 let _ = buf.prepend(common::GROWTH);
                 let _ = common.insert(buf.data_mut(), &option);
                 entry.outgoing.send_times.sent(n.psntp, turn.now);
-                batch.seal(*aead, entry, n.key, buf.data_mut(), common::OPTION_AT);
+                batch.seal(entry, n.key, buf.data_mut(), common::OPTION_AT);
             }
-            (Mark::Written(entry, at, Some((aead, key))), _) => {
-                batch.seal(*aead, entry, key, buf.data_mut(), usize::from(*at));
+            (Mark::Written(entry, at, Some(key)), _) => {
+                batch.seal(entry, key, buf.data_mut(), usize::from(*at));
             }
             (Mark::Written(entry, at, None), _) => {
                 batch.clear(entry, buf.data_mut(), usize::from(*at));
@@ -282,6 +281,7 @@ fn number_under_change<'p>(
     let need = Need {
         epoch,
         secret,
+        aead: pair.pairing.suite.aead,
         serial: snapshot.serial,
         floor,
         limit: policy.packets_per_key,
@@ -301,6 +301,13 @@ fn number_under_change<'p>(
         turn.count(Counter::KeyChanges);
     }
     turn.note(entry, pair, number.current);
+    // Nothing is sealed under a secret that is gone.
+    let route = || turn.route(c, pair);
+    if !number.current
+        && !route().is_some_and(|route| snapshot.has_secret(&route, &number.key.epoch))
+    {
+        return Err(Counter::PassedKeyNotReady);
+    }
     Ok(number)
 }
 
@@ -387,8 +394,9 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
 
     /// Takes in the option at `at` of a frame, to be sealed with `key`.
     #[inline(always)]
-    fn seal(&mut self, aead: Aead, entry: &Entry, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
+    fn seal(&mut self, entry: &Entry, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
         let link_local = is_link_local(&entry.tuple().src);
+        let aead = key.aead();
         if (aead, link_local) != (self.aead, self.link_local) {
             self.finish();
             (self.aead, self.link_local) = (aead, link_local);

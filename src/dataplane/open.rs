@@ -95,7 +95,7 @@ fn open_batch<'p, B: PacketBuf>(
         let found = c.likely.and_then(|entry| {
             let (option, pair, held) =
                 likeliest(turn, &mut known, candidates, c, buf.data(), entry)?;
-            batch.open(pair.aead, held.key, option);
+            batch.open(held.key, option);
             let stats = pair.stats;
             Some(Try { entry, held, stats })
         });
@@ -177,10 +177,10 @@ impl<'t, 'b, 'p: 'b, 'r> Batch<'t, 'b, 'p, 'r> {
     }
 
     #[inline(always)]
-    fn open(&mut self, aead: Aead, key: &'p InKey, option: &'b SealedOption) {
-        if aead != self.aead {
+    fn open(&mut self, key: &'p InKey, option: &'b SealedOption) {
+        if key.aead() != self.aead {
             self.finish();
-            self.aead = aead;
+            self.aead = key.aead();
         }
         // There are at most as many as packets in a burst.
         let job = OpenJob::new(&key.session, option);

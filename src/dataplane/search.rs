@@ -1,7 +1,7 @@
 //! The receiver's way back to a sender whose key it does not hold (protocol section 4).
 //!
 //! Keys are tried only if their parity is the packet's F bit, in this order: the flow's other keys; each track's epoch, up to
-//! `kri_window` indices ahead; then live epochs that a track may move to or that no track has, from index 0 up to the window, all
+//! `kri_window` indices ahead, where a track that an evicted flow had stands for one that it has; then live epochs that a track may move to or that no track has, from index 0 up to the window, all
 //! epochs at one index before the next index, since a sender that started over is at a low one; last a peer that started over more
 //! often than anyone heard, at its lowest index. Each derived key costs one of the
 //! worker's tokens, so forged packets cannot buy work.
@@ -11,12 +11,14 @@ use super::lookup::Pair;
 use super::measure::{KeyAge, measure};
 use super::open::{SealedOption, f_bit, refused};
 use super::worker::{Tools, Turn};
-use crate::crypto::{OpenJob, SessionKey};
-use crate::flow::incoming::{Found, Head, InKey};
+use crate::crypto::{Aead, OpenJob, SessionKey};
+use crate::flow::incoming::{Found, Head, InKey, TRACKS};
+use crate::flow::memory::WAYS;
 use crate::flow::{Entry, Epoch};
 use crate::snapshot::Route;
 use crate::telemetry::Counter;
 use crate::wire::Metrics;
+use arrayvec::ArrayVec;
 
 /// Keys after which a search mostly has found what there is to be found: a few indices of a few epochs.
 const USUAL_KEYS: u32 = 16;
@@ -57,7 +59,7 @@ pub(super) fn search<'p>(
                 continue;
             }
             let job = OpenJob::new(&held.key.session, s.option);
-            if let Some(metrics) = open_one(turn, s, job) {
+            if let Some(metrics) = open_one(turn, held.key.aead(), job) {
                 let entry = turn.kept(entry)?;
                 held.accept(metrics.psntp, turn.now).map_err(refused)?;
                 turn.count(Counter::Opened);
@@ -110,11 +112,9 @@ fn awaited(turn: &Turn<'_>, tools: &mut Tools, s: &Search<'_, '_>, reason: Count
     }
 }
 
-fn open_one(turn: &Turn<'_>, s: &Search<'_, '_>, job: OpenJob<'_>) -> Option<Metrics> {
+fn open_one(turn: &Turn<'_>, aead: Aead, job: OpenJob<'_>) -> Option<Metrics> {
     let mut jobs = [job];
-    turn.shared
-        .kernel
-        .open(s.pair.pairing.suite.aead, &mut jobs);
+    turn.shared.kernel.open(aead, &mut jobs);
     let [job] = jobs;
     job.opened.metrics().map(Metrics::from_bytes)
 }
@@ -134,26 +134,29 @@ fn ahead(
     let route = turn
         .route(s.candidate, s.pair)
         .ok_or(Counter::FailedOpenAuthentication)?;
-    let mut heads = entry
-        .map(|e| e.incoming.heads(turn.pin, &turn.shared.table.places))
-        .unwrap_or_default();
+    let mut from = tracks(turn, s, entry);
     // Of a secret that is not in use any more nothing can be derived, and nothing follows.
-    heads.retain(|head| snapshot.has_secret(&route, &head.epoch));
-    let heads = &heads;
+    from.retain(|track| snapshot.has_secret(&route, &track.epoch));
+    let from = &from;
     let window = snapshot.policy.kri_window;
     let parity = u32::from(f_bit(s.option));
     let of_parity = |kri: &u32| kri & 1 == parity;
-    for head in heads {
-        let last = head.kri.saturating_add(window);
-        for kri in (head.kri.saturating_add(1)..=last).filter(of_parity) {
-            if let Some(hit) = attempt(turn, tools, s, &route, &head.epoch, kri)? {
+    for Track {
+        epoch,
+        kri,
+        is_held,
+    } in from
+    {
+        let next = kri.saturating_add(u32::from(*is_held));
+        for kri in (next..=kri.saturating_add(window)).filter(of_parity) {
+            if let Some(hit) = attempt(turn, tools, s, &route, epoch, kri)? {
                 return Ok(hit);
             }
         }
     }
     for kri in (0..=window).filter(of_parity) {
         for epoch in snapshot.receive_epochs(&route) {
-            if may_begin(&epoch, heads)
+            if may_begin(&epoch, from)
                 && let Some(hit) = attempt(turn, tools, s, &route, &epoch, kri)?
             {
                 return Ok(hit);
@@ -165,7 +168,7 @@ fn ahead(
         return Err(Counter::FailedOpenAuthentication);
     }
     for epoch in snapshot.far_epochs(&route) {
-        if may_begin(&epoch, heads)
+        if may_begin(&epoch, from)
             && let Some(hit) = attempt(turn, tools, s, &route, &epoch, parity)?
         {
             return Ok(hit);
@@ -174,15 +177,56 @@ fn ahead(
     Err(Counter::FailedOpenAuthentication)
 }
 
+/// Where a sender was last.
+struct Track {
+    epoch: Epoch,
+    kri: u32,
+    /// Whether the flow holds the key of that Kri, so that it was tried already.
+    is_held: bool,
+}
+
+/// Where the flow's senders were last: by its tracks, and of senders that it has no track of by what is remembered of a flow before it.
+fn tracks(
+    turn: &Turn<'_>,
+    s: &Search<'_, '_>,
+    entry: Option<&Entry>,
+) -> ArrayVec<Track, { TRACKS + WAYS }> {
+    let table = &turn.shared.table;
+    let heads = entry.map(|entry| entry.incoming.heads(turn.pin, &table.places));
+    let held = heads.into_iter().flatten().map(|head| Track {
+        epoch: head.epoch,
+        kri: head.kri,
+        is_held: true,
+    });
+    let mut tracks: ArrayVec<_, { TRACKS + WAYS }> = held.collect();
+    for remembered in table.memory.tracks(s.candidate.hash) {
+        let same_sender =
+            |track: &Track| track.epoch.src_generation == remembered.epoch.src_generation;
+        // What left the lists, or was left behind, does not come back by being remembered.
+        let is_live = turn.view.snapshot.is_live(s.pair.remote, &remembered.epoch);
+        if is_live && !tracks.iter().any(same_sender) {
+            // There is room for all that can be remembered.
+            let _ = tracks.try_push(Track {
+                epoch: remembered.epoch,
+                kri: remembered.kri,
+                is_held: false,
+            });
+        }
+    }
+    tracks
+}
+
 /// Whether a flow with these tracks may begin an epoch: forward of its generation's track, or of a generation without track and
 /// of no PMS older than the tracks'.
-fn may_begin(epoch: &Epoch, heads: &[Head]) -> bool {
-    match heads
+fn may_begin(epoch: &Epoch, tracks: &[Track]) -> bool {
+    match tracks
         .iter()
-        .find(|h| h.epoch.src_generation == epoch.src_generation)
+        .find(|track| track.epoch.src_generation == epoch.src_generation)
     {
-        Some(head) => head.epoch.precedes(epoch),
-        None => heads.iter().all(|h| h.epoch.pms_serial <= epoch.pms_serial),
+        Some(track) => track.epoch.precedes(epoch),
+        None => tracks
+            .iter()
+            .all(|track| track.epoch.pms_serial <= epoch.pms_serial),
     }
 }
 
@@ -203,7 +247,7 @@ fn attempt(
         return Ok(None);
     };
     let job = OpenJob::new(&session, s.option);
-    let metrics = open_one(turn, s, job);
+    let metrics = open_one(turn, s.pair.pairing.suite.aead, job);
     Ok(metrics.map(|metrics| Hit {
         route: *route,
         epoch: *epoch,
@@ -245,6 +289,7 @@ fn take_in<'p>(
         epoch: hit.epoch,
         kri: hit.kri,
         session: &hit.session,
+        aead: s.pair.pairing.suite.aead,
         psntp,
         after,
         now: turn.now,

@@ -23,7 +23,7 @@ use super::places::{Place, Places};
 use super::quiescence::{Pin, Stamp};
 use super::replay::{Replay, Window};
 use super::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::crypto::SessionKey;
+use crate::crypto::{Aead, SessionKey};
 use arrayvec::ArrayVec;
 use zeroize::Zeroize;
 
@@ -47,9 +47,18 @@ pub struct InKey {
     /// The epoch that Kri counts in.
     pub epoch: Epoch,
     base_psntp: u16,
+    /// [`Aead::code`].
+    aead: u16,
 }
 
 impl InKey {
+    /// What the key opens with.
+    #[inline]
+    #[must_use]
+    pub fn aead(&self) -> Aead {
+        Aead::of_code(self.aead)
+    }
+
     /// The F bit that its packets carry.
     #[must_use]
     pub fn f(&self) -> bool {
@@ -90,6 +99,8 @@ pub struct Found<'k> {
     pub kri: u32,
     /// The key.
     pub session: &'k SessionKey,
+    /// What the key opens with.
+    pub aead: Aead,
     /// The packet's PSNTP.
     pub psntp: u16,
     /// A PSNTP before it: nothing up to that one is to be accepted under the key.
@@ -399,6 +410,7 @@ impl Incoming {
                 key.kri = found.kri;
                 key.epoch = found.epoch;
                 key.base_psntp = found.psntp;
+                key.aead = found.aead.code();
             });
         }
         place.window.reset();

@@ -35,6 +35,7 @@ fn take(
     }
     let session = session(kri);
     let found = Found {
+        aead: Aead::Aes128Gcm,
         epoch,
         kri,
         session: &session,
@@ -120,6 +121,7 @@ fn what_was_accepted_before_the_flow_was_forgotten_is_refused_under_the_same_key
     let (i, p) = (Incoming::new(), pool());
     let session = session(2);
     let found = Found {
+        aead: Aead::Aes128Gcm,
         epoch: E,
         kri: 2,
         session: &session,

@@ -12,7 +12,8 @@ use super::sync::{AtomicU64, Ordering, fence};
 use arrayvec::ArrayVec;
 use std::io;
 
-const WAYS: usize = 4;
+/// Records of one set, so tracks that can be remembered of one flow.
+pub const WAYS: usize = 4;
 
 /// The version, then four words of content.
 #[repr(C)]
@@ -126,7 +127,9 @@ impl Memory {
         Ok(same_key.map(|track| track.psntp))
     }
 
-    fn tracks(&self, hash: u64) -> ArrayVec<Remembered, WAYS> {
+    /// What is remembered of the flow with this hash.
+    #[must_use]
+    pub fn tracks(&self, hash: u64) -> ArrayVec<Remembered, WAYS> {
         let mut tracks = ArrayVec::new();
         for record in self.set(hash) {
             let before = record.version.load(Ordering::Acquire);

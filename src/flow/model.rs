@@ -10,7 +10,7 @@ use super::places::Places;
 use super::quiescence::Quiescence;
 use super::replay::Window;
 use super::sync::{AtomicU32, Ordering, SharedCell};
-use crate::crypto::SessionKey;
+use crate::crypto::{Aead, SessionKey};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
@@ -36,6 +36,7 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
 
 fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
     Need {
+        aead: Aead::Aes128Gcm,
         epoch: EPOCH,
         secret: 1,
         serial: 1,
@@ -121,6 +122,47 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
         run(0, [u64::MAX, 0, u64::MAX])();
         other.join().unwrap();
         assert!(!taken.lock().unwrap().is_empty());
+        assert_apart(&taken);
+    });
+}
+
+#[test]
+fn a_key_that_is_taken_back_is_never_read() {
+    explore(3, || {
+        let q = Arc::new(Quiescence::new(2));
+        let floors = Arc::new(Floors::new(1, false).unwrap());
+        let out = Arc::new(Outgoing::new());
+        out.reset(0);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let run = |worker: usize, generation: u32, packets: usize| {
+            let (q, floors, out, taken) = (q.clone(), floors.clone(), out.clone(), taken.clone());
+            move || {
+                let mut reader = q.reader(worker).unwrap();
+                for _ in 0..packets {
+                    let pin = reader.pin();
+                    let need = Need {
+                        epoch: Epoch {
+                            src_generation: generation,
+                            ..EPOCH
+                        },
+                        serial: generation,
+                        ..need(&floors, 2, u64::MAX)
+                    };
+                    if let Ok(n) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
+                        let key = key_for(&n.key.epoch, n.key.kri);
+                        assert_eq!(n.key.session.key(), key.key());
+                        let named = n.key.epoch.src_generation << 8 | n.key.kri;
+                        taken.lock().unwrap().push((named, n.prseq().get()));
+                    }
+                }
+            }
+        };
+        // The first key is used up, and the one after it ready.
+        run(0, 1, 2)();
+        // One worker still wants that one, and the other already has another epoch.
+        let other = thread::spawn(run(1, 2, 1));
+        run(0, 1, 1)();
+        other.join().unwrap();
         assert_apart(&taken);
     });
 }
@@ -250,6 +292,7 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
                     let pin = reader.pin();
                     let session = key_for(&EPOCH, 0);
                     let found = Found {
+                        aead: Aead::Aes128Gcm,
                         epoch: EPOCH,
                         kri: 0,
                         session: &session,
@@ -376,6 +419,7 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
             let pin = reader.pin();
             let session = key_for(&EPOCH, kri);
             let found = Found {
+                aead: Aead::Aes128Gcm,
                 epoch: EPOCH,
                 kri,
                 session: &session,

@@ -27,12 +27,15 @@ use super::floor::FloorCells;
 use super::quiescence::{Pin, Stamp};
 use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
 use super::times::{LastReceived, SendTimes};
-use crate::crypto::SessionKey;
+use crate::crypto::{Aead, SessionKey};
 use crate::wire::Prseq;
 use zeroize::Zeroize;
 
 /// PRSEQ has 15 bits and is never 0.
 pub const MAX_PACKETS_PER_KEY: u16 = 32_767;
+
+const OFFSET_SHIFT: u32 = 15;
+const AEAD_SHIFT: u32 = 30;
 
 /// The key of one chapter, with the numbers that belong to it. One cache line, where a flow's entry places it.
 #[derive(Default)]
@@ -44,11 +47,25 @@ pub struct OutKey {
     pub kri: u32,
     /// The epoch that Kri counts in.
     pub epoch: Epoch,
-    step: u16,
-    offset: u16,
+    /// The AEAD (2 bits), and where PRSEQ's walk begins and its step (15 bits each).
+    walk: u32,
 }
 
 impl OutKey {
+    /// What the key seals with. Other workers may already see a snapshot in which the pairing has another one.
+    #[inline]
+    #[must_use]
+    pub fn aead(&self) -> Aead {
+        Aead::of_code((self.walk >> AEAD_SHIFT) as u16)
+    }
+
+    /// A walk that `random` draws.
+    fn walk(aead: Aead, random: u32) -> u32 {
+        let offset = random >> 16 & 0x7fff;
+        let step = u32::from(coprime_step(random as u16));
+        u32::from(aead.code()) << AEAD_SHIFT | offset << OFFSET_SHIFT | step
+    }
+
     /// The F bit of its packets: the lowest bit of Kri.
     #[must_use]
     pub fn f(&self) -> bool {
@@ -57,7 +74,8 @@ impl OutKey {
 
     #[inline]
     fn prseq(&self, count: u16) -> Prseq {
-        let sum = u32::from(count) * u32::from(self.step) + u32::from(self.offset);
+        let (step, offset) = (self.walk & 0x7fff, self.walk >> OFFSET_SHIFT & 0x7fff);
+        let sum = u32::from(count) * step + offset;
         // 2^15 = 1 modulo 32,767, so the 15-bit digits of the sum are added until one is left. The first addition leaves at most
         // 2^15 - 1 + 2^16, the second at most 2^15 + 1, so the last is a single subtraction.
         let once = (sum & 0x7fff) + (sum >> 15);
@@ -116,6 +134,8 @@ pub struct Need<'f> {
     pub epoch: Epoch,
     /// Tells apart the SharedSecrets that one epoch may see when lists change.
     pub secret: u32,
+    /// What keys of that epoch seal with.
+    pub aead: Aead,
     /// Serial number of the worker's snapshot: an older one never takes a flow back.
     pub serial: u32,
     /// The floor of (epoch, 5-tuple).
@@ -265,7 +285,8 @@ impl Outgoing {
     #[must_use]
     pub fn packets(&self) -> u64 {
         let word = Word::unpack(self.word.load(Ordering::Acquire));
-        self.earlier.load(Ordering::Relaxed) + u64::from(word.count)
+        let earlier = self.earlier.load(Ordering::Relaxed);
+        earlier.wrapping_add(u64::from(word.count))
     }
 
     /// The key in use, if there is one yet.
@@ -378,6 +399,7 @@ impl Outgoing {
                     self.earlier
                         .fetch_add(u64::from(word.count), Ordering::Relaxed);
                 }
+                self.stamp_spare(pin);
             }
             let key = self.key_of(next.chapter, pin);
             return Ok(Number {
@@ -438,7 +460,8 @@ impl Outgoing {
         let Some(next) = chapter.checked_add(1) else {
             return false;
         };
-        if self.ready.load(Ordering::Acquire) == next {
+        let is_same_view = self.serial.load(Ordering::Relaxed) == need.serial;
+        if self.ready.load(Ordering::Acquire) == next && is_same_view {
             return true;
         }
         if self
@@ -461,12 +484,19 @@ impl Outgoing {
         need: &Need<'_>,
         derive: &mut impl FnMut(&Epoch, u32) -> Option<SessionKey>,
     ) -> bool {
-        if self.ready.load(Ordering::Acquire) == next {
-            return true;
-        }
         let lasts = Word::unpack(self.word.load(Ordering::Acquire)).chapter == chapter;
+        let is_ready = self.ready.load(Ordering::Acquire) == next;
         if !lasts || self.serial.load(Ordering::Relaxed) > need.serial {
-            return false;
+            return is_ready;
+        }
+        if is_ready {
+            if self.is_prepared_for(next, need) {
+                self.serial.store(need.serial, Ordering::Relaxed);
+                return true;
+            }
+            if !self.withdraw(chapter) {
+                return false;
+            }
         }
         if !self.spare_is_unseen(pin, chapter) {
             return false;
@@ -493,14 +523,66 @@ impl Outgoing {
                 key.session.copy_from(&session);
                 key.kri = kri;
                 key.epoch = need.epoch;
-                key.step = coprime_step(need.random as u16);
-                key.offset = (need.random >> 16) as u16 & 0x7fff;
+                key.walk = OutKey::walk(need.aead, need.random);
             });
         }
         self.secrets[place].store(need.secret, Ordering::Relaxed);
         self.serial.store(need.serial, Ordering::Relaxed);
         self.ready.store(next, Ordering::Release);
         true
+    }
+
+    /// Whether the key of `next`, which is ready, is the one that is needed. Only the holder of `claim` asks.
+    fn is_prepared_for(&self, next: u32, need: &Need<'_>) -> bool {
+        // SAFETY: only the holder of `claim` writes keys.
+        let key = unsafe { self.keys[(next & 1) as usize].read() };
+        key.epoch == need.epoch && self.secret_of(next) == need.secret
+    }
+
+    /// Takes back that the key after `chapter`'s is ready, as it would be of an epoch or a secret that is out of date; false if `chapter`
+    /// is over. Only the holder of `claim` does. Whoever saw it ready would publish it by a swap of the word as it was before: so the word
+    /// changes, by a count that no packet gets.
+    fn withdraw(&self, chapter: u32) -> bool {
+        self.ready.store(0, Ordering::Relaxed);
+        let mut bits = self.word.load(Ordering::Acquire);
+        loop {
+            let word = Word::unpack(bits);
+            if word.chapter != chapter {
+                return false;
+            }
+            let next = Word {
+                count: word.count + 1,
+                ..word
+            };
+            match self.word.compare_exchange_weak(
+                bits,
+                next.pack(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(seen) => bits = seen,
+            }
+        }
+        // Together with the count, the number of packets stays what it was.
+        self.earlier.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Stamps the key that a change has just ended, so that the next change need not wait when it comes.
+    fn stamp_spare(&self, pin: &Pin<'_>) {
+        let chapter = Word::unpack(self.word.load(Ordering::Acquire)).chapter;
+        if chapter < 2 {
+            return;
+        }
+        // Whoever holds the claim stamps it if need be.
+        let claimed = self
+            .claim
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+        if claimed.is_ok() {
+            self.spare_is_unseen(pin, chapter);
+            self.claim.store(0, Ordering::Release);
+        }
     }
 
     /// Whether the key that is not `chapter`'s is out of every worker's sight. The first call in a chapter takes the stamp.

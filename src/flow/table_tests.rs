@@ -2,6 +2,7 @@ use super::super::incoming::Found;
 use super::super::memory::Behind;
 use super::super::{Epoch, Reader};
 use super::*;
+use crate::crypto::Aead;
 use crate::crypto::SessionKey;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -147,6 +148,7 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
         let session = SessionKey::new(&[1; 32], &[0; 12]);
         for psntp in [50, 54, 52] {
             let found = Found {
+                aead: Aead::Aes128Gcm,
                 epoch,
                 kri: 2,
                 session: &session,
@@ -218,6 +220,7 @@ fn places_of_flows_that_age_out_come_back() {
                 let e = flow(&t, 8 * round + n, now, &pin).unwrap();
                 let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                 let found = Found {
+                    aead: Aead::Aes128Gcm,
                     epoch: EPOCH,
                     kri,
                     session: &session,
@@ -336,6 +339,7 @@ fn threads_find_a_flows_own_keys_in_its_places() {
                     }
                     let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                     let found = Found {
+                        aead: Aead::Aes128Gcm,
                         epoch: Epoch::default(),
                         kri: i,
                         session: &session,

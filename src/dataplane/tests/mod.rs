@@ -3,6 +3,7 @@
 mod lab;
 mod policy;
 mod registered;
+mod returning;
 mod secondary;
 mod wire_model;
 
