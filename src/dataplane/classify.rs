@@ -97,6 +97,9 @@ pub(super) fn classify<B: PacketBuf>(
                 wanted(option).map(|()| turn.candidate(&tuple, Class::Common(common)))
             }
             None => other(turn, at, frame, fates).and_then(|packet| {
+                if packet.has_option_before && grows {
+                    return Err(Counter::PassedAlreadyMarked);
+                }
                 wanted(packet.option.map(|option| option.kind))?;
                 let place = candidates.others.len() as u8;
                 let candidate = turn.candidate(&packet.tuple, Class::Other(place));

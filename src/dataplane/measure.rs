@@ -7,7 +7,7 @@ use crate::flow::incoming::Held;
 pub(super) use crate::flow::sequence::KeyAge;
 use crate::flow::sequence::Step;
 use crate::flow::times::cycles_between;
-use crate::telemetry::{PairingCounter, WorkerPairing};
+use crate::telemetry::{MAX_NS, PairingCounter, WorkerPairing};
 use crate::wire::Metrics;
 
 /// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it, 31 ppm; and it is of the far end's clock. With clocks that
@@ -54,6 +54,10 @@ pub(super) fn measure(
         return;
     }
     let delay = delta_ns(metrics.dtlr);
+    // Nobody waited for an answer that long: it would only spoil the mean.
+    if delay > MAX_NS {
+        return;
+    }
     entry.measured.server_delay.record(delay);
     stats.record_server_delay_ns(delay);
     let round_trip = entry

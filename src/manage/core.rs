@@ -28,6 +28,8 @@ const FAILURES_EVERY: Duration = Duration::from_secs(5);
 /// Least time between two eras that too high floors ask for, and two that peers ask for who cannot be opened
 /// (`resync_interval`, protocol section 4).
 const ERA_EVERY: Duration = Duration::from_secs(60);
+/// The same where flows begin near the end of the peers' windows already.
+const ERA_IN_NEED: Duration = Duration::from_secs(5);
 const HEAL_EVERY: Duration = Duration::from_secs(30);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Time after which a snapshot that could not be made is tried again.
@@ -88,7 +90,11 @@ impl Every {
     }
 
     fn is_due(&mut self) -> bool {
-        let due = self.last.elapsed() >= self.period;
+        self.is_due_after(self.period)
+    }
+
+    fn is_due_after(&mut self, period: Duration) -> bool {
+        let due = self.last.elapsed() >= period;
         if due {
             self.last = Instant::now();
         }
@@ -133,6 +139,8 @@ pub(super) struct Core<'s> {
     logged: Vec<(String, u64, u64)>,
     /// Opened, failed and stuck of each pairing a second ago, by name.
     health: BTreeMap<String, [u64; 3]>,
+    /// What was sealed for static pairings before their generations were last raised.
+    sealed_before: u64,
 }
 
 impl<'s> Core<'s> {
@@ -161,6 +169,7 @@ impl<'s> Core<'s> {
             started: Instant::now(),
             logged: Vec::new(),
             health: BTreeMap::new(),
+            sealed_before: 0,
         }
     }
 
@@ -174,7 +183,7 @@ impl<'s> Core<'s> {
         let mut ports = Every::new(PORTS_EVERY);
         let mut lessons = Every::new(LESSONS_EVERY);
         let mut failures = Every::new(FAILURES_EVERY);
-        let mut era = Every::new(ERA_EVERY);
+        let mut era = Every::long_ago(ERA_EVERY);
         let mut health = Every::new(HEALTH_EVERY);
         let mut ill = Ill::default();
         let mut heal = Every::long_ago(HEAL_EVERY);
@@ -196,13 +205,22 @@ impl<'s> Core<'s> {
             if failures.is_due() {
                 self.log_failures();
             }
-            if self.floors_climb() && era.is_due() {
-                tracing::info!("many flows began: all move to a new generation of this appliance");
-                self.begin_era();
+            if let Some(pause) = self.floors_climb()
+                && era.is_due_after(pause)
+            {
+                if self.begin_era() {
+                    tracing::info!(
+                        "many flows began: all move to a new generation of this appliance"
+                    );
+                }
+                if heal_registered.is_due() {
+                    self.ask_for_generations();
+                }
             }
             if health.is_due() {
                 ill = self.ill(ill);
-                if ill.fixed && heal.is_due() {
+                // A peer that was told nothing under this generation need not look for another.
+                if ill.fixed && self.has_sealed() && heal.is_due() {
                     tracing::warn!(
                         "a peer's options do not open: this appliance begins a new generation"
                     );
@@ -214,8 +232,7 @@ impl<'s> Core<'s> {
                     tracing::warn!(
                         "a registered peer's options do not open, or none may be sealed: the Primary is asked for new generations"
                     );
-                    let snapshot = &self.publisher.current().snapshot;
-                    self.registered.ask_for_generations(snapshot);
+                    self.ask_for_generations();
                 }
             }
             std::thread::sleep(TICK);
@@ -307,23 +324,51 @@ impl<'s> Core<'s> {
         ill
     }
 
-    fn floors_climb(&self) -> bool {
+    /// How long after an era the next one may begin, if one is to, since flows that begin have to begin too high: a peer looks for them up to
+    /// its window, which is as wide as ours for all that is known.
+    fn floors_climb(&self) -> Option<Duration> {
         let snapshot = &self.publisher.current().snapshot;
         let window = snapshot.policy.kri_window;
-        let mut eras = snapshot.pairings.iter().map(|pairing| pairing.era);
-        eras.any(|era| self.shared.table.floors.level(era) > window / 2)
+        let eras = snapshot.pairings.iter().map(|pairing| pairing.era);
+        let level = eras.map(|era| self.shared.table.floors.level(era)).max()?;
+        if level > window - window / 4 {
+            Some(ERA_IN_NEED)
+        } else {
+            (level > window / 2).then_some(ERA_EVERY)
+        }
     }
 
-    /// Starts every flow over at Kri 0 under a new generation, since flows that begin have to begin too high: those of static pairings at
-    /// once, those of registered ones when the Primary has given new generations. Whether the static ones' could begin.
+    /// Starts the flows of static pairings over at Kri 0 under a new generation, since flows that begin have to begin too high. Whether that
+    /// could be. Those of registered pairings follow when the Primary has given new generations.
     fn begin_era(&mut self) -> bool {
         // The cells of the next era are those of the one before this, which nobody may see or count in any more.
         let gone = self.publisher.collect(&self.shared.quiescence);
         let may_begin = gone && !self.publisher.current().snapshot.has_stragglers();
         let began = may_begin && self.republish(true);
+        if began {
+            self.sealed_before = self.sealed();
+        }
+        began
+    }
+
+    fn ask_for_generations(&mut self) {
         let snapshot = &self.publisher.current().snapshot;
         self.registered.ask_for_generations(snapshot);
-        began
+    }
+
+    /// Whether anything was sealed for static pairings since their generations were raised by the last era.
+    fn has_sealed(&self) -> bool {
+        self.sealed() != self.sealed_before
+    }
+
+    /// Options that were given to packets of static pairings.
+    fn sealed(&self) -> u64 {
+        let view = self.publisher.current();
+        let pairings = view.snapshot.pairings.iter().zip(&view.stats);
+        pairings
+            .filter(|(pairing, _)| !pairing.is_registered())
+            .map(|(_, stats)| stats.get(PairingCounter::Marked))
+            .sum()
     }
 
     /// Reads lists and policy again.
@@ -436,7 +481,8 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// After the last worker stopped: gives back generations under which nothing was sealed, and keeps what was heard.
+    /// After the last worker stopped: gives back generations under which nothing was sealed and nothing opened, which could be replayed
+    /// otherwise, and keeps what was heard.
     pub fn finish(&mut self) {
         self.log_failures();
         let view = self.publisher.current();
@@ -445,7 +491,10 @@ impl<'s> Core<'s> {
             .pairings
             .iter()
             .zip(&view.stats)
-            .filter(|(_, stats)| stats.get(PairingCounter::Marked) == 0)
+            .filter(|(_, stats)| {
+                let used = [PairingCounter::Marked, PairingCounter::Opened];
+                used.iter().all(|counter| stats.get(*counter) == 0)
+            })
             .filter_map(|(pairing, _)| pairing.fingerprint())
             .collect();
         let lessons: Vec<Lesson> = view.snapshot.lessons().collect();

@@ -361,7 +361,7 @@ impl State {
         })
     }
 
-    /// Notes that nothing was sealed under these secrets since their last raise, so that the next start may use the same generations. To
+    /// Notes that nothing was sealed or opened under these secrets since their last raise, so that the next start may use the same generations. To
     /// be called when the workers have stopped for good, only for pairings of which that is certain.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ pub mod socket;
 pub mod text;
 
 pub use counters::{Counter, Direction, DirectionCounters, Totals, WorkerCounters};
-pub use histogram::Delays;
+pub use histogram::{Delays, MAX_NS};
 pub use pairing::{PairingCounter, PairingStats, Registry, WorkerPairing};
 pub use records::{FlowQuery, FlowRecord, Gauges, Stats};
 

@@ -133,6 +133,7 @@ impl Common {
                 at,
                 kind: OptionKind::Sealed,
             }),
+            has_option_before: false,
             dest_opts_named_at: NEXT_HEADER_AT as u16,
             payload_len: payload_len(frame.first_chunk()?),
             is_tcp_syn: false,

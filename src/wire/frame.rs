@@ -201,6 +201,8 @@ pub struct Ipv6Packet {
     pub dest_opts_at: Option<u16>,
     /// The first PDM or PDMv2 option in that header.
     pub option: Option<PdmOption>,
+    /// Whether there is one in a header before that one, where it is not for the upper layer's ends: it is not read, but none joins it.
+    pub has_option_before: bool,
     /// Of the Next Header byte that names the Destination Options header; without one, equals `next_header_at`.
     pub(super) dest_opts_named_at: u16,
     /// Payload Length of the IPv6 header, in bytes.
@@ -306,6 +308,7 @@ pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
         rest: payload,
         dst: first_dst,
         dest_opts: None,
+        has_option: false,
     };
     let upper = match chain.next {
         protocol::TCP | protocol::UDP => chain,
@@ -343,6 +346,7 @@ pub fn parse(frame: &[u8], option_type: u8) -> Result<Parsed, Malformed> {
         next_header_at: upper.named_at,
         dest_opts_at: upper.dest_opts.map(|header| header.at),
         option: upper.dest_opts.and_then(|header| header.option),
+        has_option_before: upper.has_option,
         dest_opts_named_at: upper
             .dest_opts
             .map_or(upper.named_at, |header| header.named_at),

@@ -57,6 +57,8 @@ pub(super) struct Chain<'a> {
     pub dst: &'a [u8; 16],
     /// The header before this one, if that was Destination Options.
     pub dest_opts: Option<DestOpts>,
+    /// Whether a header before that one has a PDM or PDMv2 option.
+    pub has_option: bool,
 }
 
 /// Where a walk ends.
@@ -96,6 +98,8 @@ impl<'a> Chain<'a> {
                 _ => return Ok(Walk::Upper(self)),
             }
             let (extension, rest) = Extension::split(self.rest)?;
+            let has_option =
+                self.has_option || self.dest_opts.is_some_and(|passed| passed.option.is_some());
             let mut dest_opts = None;
             match self.next {
                 protocol::HOP_BY_HOP if has_jumbo_payload(extension.whole)? => {
@@ -125,6 +129,7 @@ impl<'a> Chain<'a> {
                 rest,
                 dst: self.dst,
                 dest_opts,
+                has_option,
             };
         }
         Err(Malformed::HeaderChain)

@@ -58,6 +58,7 @@ fn plain_tcp_syn() {
             next_header_at: 20,
             dest_opts_at: None,
             option: None,
+            has_option_before: false,
             dest_opts_named_at: 20,
             payload_len: 20,
             is_tcp_syn: true,
@@ -269,6 +270,7 @@ fn only_the_destination_options_before_the_upper_layer_count() {
     let first = format!("3c00 0104 00000000  2b01 {option}  1100 0000 00000000  {UDP}");
     let p = accepted(&packet(0, &first));
     assert_eq!((p.dest_opts_at, p.option), (None, None));
+    assert!(p.has_option_before);
     assert_eq!((p.next_header_at, p.upper_at), (54 + 24, 54 + 32));
     assert_eq!(p.dest_opts_named_at, p.next_header_at);
     // The same with a second one at the end.
@@ -286,6 +288,7 @@ fn only_the_destination_options_before_the_upper_layer_count() {
         &format!("3c01 {option} 1100 0104 00000000 {UDP}"),
     ));
     assert_eq!((p.dest_opts_at, p.option), (Some(54 + 16), None));
+    assert!(p.has_option_before);
 }
 
 #[test]
