@@ -94,7 +94,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
             }
             Err(error) => return Err(refuse(&error)),
         };
-        if let Err(end) = self.check_list(&request.entries) {
+        self.check_groups(&request.entries)?;
+        if let Err(end) = self.check_bounds(&request.entries) {
             self.send(&respond(Status::Refused, Vec::new())).await?;
             return Err(end);
         }
@@ -112,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
         };
         match response.status {
             Status::Ok => {
-                self.check_list(&response.entries)?;
+                self.check_bounds(&response.entries)?;
                 self.is_open = true;
                 self.take_in(&master, &response.entries).await
             }
@@ -152,11 +153,16 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     /// Checks the peer's list as far as its role says more than a message does.
-    fn check_list(&self, entries: &[crate::snapshot::grant::Listed]) -> Result<(), End> {
+    fn check_groups(&self, entries: &[crate::snapshot::grant::Listed]) -> Result<(), End> {
         if !self.is_client() && entries.iter().any(|listed| !listed.group.is_empty()) {
             let why = "clients have no groups".to_owned();
             return Err(End::Closed(Closed::Malformed, why));
         }
+        Ok(())
+    }
+
+    /// Checks that the peer lists no more than it may.
+    fn check_bounds(&self, entries: &[crate::snapshot::grant::Listed]) -> Result<(), End> {
         let may = &self.pairing.peer_entries;
         let within = |listed: &crate::snapshot::grant::Listed| {
             may.is_empty() || may.iter().any(|prefix| prefix.contains(&listed.prefix))
@@ -179,7 +185,8 @@ impl<S: AsyncRead + AsyncWrite> Link<'_, S> {
     }
 
     async fn on_list_request(&mut self, request: ListRequest) -> Result<(), End> {
-        if let Err(end) = self.check_list(&request.entries) {
+        self.check_groups(&request.entries)?;
+        if let Err(end) = self.check_bounds(&request.entries) {
             let response = ListResponse {
                 serial: request.serial,
                 status: Status::Refused,
