@@ -301,14 +301,20 @@ fn number_under_change<'p>(
         turn.count(Counter::KeyChanges);
     }
     turn.note(entry, pair, number.current);
-    // Nothing is sealed under a secret that is gone.
-    let route = || turn.route(c, pair);
-    if !number.current
-        && !route().is_some_and(|route| snapshot.has_secret(&route, &number.key.epoch))
-    {
+    if !number.current && is_gone(turn, c, pair, entry, &number.key.epoch) {
         return Err(Counter::PassedKeyNotReady);
     }
     Ok(number)
+}
+
+/// Whether the secret of a flow's key is one that nothing is to be sealed under any more. Of a key that a worker with a newer view has made
+/// this one knows nothing, and goes along.
+#[inline(never)]
+fn is_gone(turn: &Turn<'_>, c: &Whole<'_>, pair: &Pair<'_>, entry: &Entry, epoch: &Epoch) -> bool {
+    let snapshot = &turn.view.snapshot;
+    let route = turn.route(c, pair);
+    let has_secret = route.is_some_and(|route| snapshot.has_secret(&route, epoch));
+    !has_secret && entry.outgoing.serial() <= snapshot.serial
 }
 
 /// The packet would be longer than the outside link takes.

@@ -1,10 +1,10 @@
 //! The receiver's way back to a sender whose key it does not hold (protocol section 4).
 //!
 //! Keys are tried only if their parity is the packet's F bit, in this order: the flow's other keys; each track's epoch, up to
-//! `kri_window` indices ahead, where a track that an evicted flow had stands for one that it has; then live epochs that a track may move to or that no track has, from index 0 up to the window, all
-//! epochs at one index before the next index, since a sender that started over is at a low one; last a peer that started over more
-//! often than anyone heard, at its lowest index. Each derived key costs one of the
-//! worker's tokens, so forged packets cannot buy work.
+//! `kri_window` indices ahead, where a track that an evicted flow had stands for one that it has; then live epochs that a track may move to
+//! or that no track has, from index 0 up to the window, all epochs at one index before the next index, since a sender that started over
+//! is at a low one; last a peer that started over more often than anyone heard, at its lowest index. Each derived key costs one of
+//! the worker's tokens, so forged packets cannot buy work.
 
 use super::classify::Whole;
 use super::lookup::Pair;

@@ -166,7 +166,7 @@ pub struct Outgoing {
     claim: AtomicU32,
     /// The chapter whose key is prepared.
     ready: AtomicU32,
-    /// The snapshot that the newest key was prepared under.
+    /// See [`Outgoing::serial`].
     serial: AtomicU32,
     secrets: [AtomicU32; 2],
     keys: [SharedCell<OutKey>; 2],
@@ -294,6 +294,12 @@ impl Outgoing {
     pub fn key<'p>(&'p self, pin: &'p Pin<'_>) -> Option<&'p OutKey> {
         let word = Word::unpack(self.word.load(Ordering::Acquire));
         (word.chapter != 0).then(|| self.key_of(word.chapter, pin))
+    }
+
+    /// The snapshot that the newest key was prepared under, or is known to be right under.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
     }
 
     /// What [`Need::secret`] was when the key in use was prepared.
@@ -547,13 +553,11 @@ impl Outgoing {
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::unpack(bits);
-            if word.chapter != chapter {
+            // A count that has no room must not begin anew: its numbers would come again.
+            let (true, Some(count)) = (word.chapter == chapter, word.count.checked_add(1)) else {
                 return false;
-            }
-            let next = Word {
-                count: word.count + 1,
-                ..word
             };
+            let next = Word { count, ..word };
             match self.word.compare_exchange_weak(
                 bits,
                 next.pack(),
