@@ -36,7 +36,7 @@ use pdmgate::crypto::{Aead, Kernel};
 use pdmgate::dataplane::BURST;
 use pdmgate::telemetry::{Counter, Direction};
 use peer::Peer;
-use setup::Setup;
+use setup::{Setup, USUAL_SEARCHES};
 use std::process::{Command, ExitCode};
 
 /// A piece of work, and the most instructions that one of its units may take.
@@ -186,9 +186,8 @@ fn forged(bursts: usize) -> Result<()> {
         spoil: forge,
         ..Traffic::default()
     };
-    // With the budget for searches that an appliance has by itself: it is what bounds the cost.
     let setup = Setup {
-        searches: 200_000,
+        searches: USUAL_SEARCHES,
         ..setup(FLOWS)
     };
     from_outside(&traffic, setup, Counter::OptionsStripped, bursts)

@@ -7,7 +7,7 @@ use crate::peer::Peer;
 use crate::plot::{Curve, Plot};
 use crate::report::{Report, Section, Table, number};
 use crate::samples::Spread;
-use crate::setup::Setup;
+use crate::setup::{Setup, USUAL_SEARCHES};
 use pdmgate::dataplane::{BURST, Shared};
 use pdmgate::telemetry::{Counter, Direction};
 use std::time::Duration;
@@ -310,9 +310,8 @@ fn shares(bench: &Bench, report: &mut Report, section: &mut Section, hz: u64) ->
         },
     )?;
 
-    // With the budget for searches that an appliance has by itself: it is what bounds the cost.
     let setup = Setup {
-        searches: 200_000,
+        searches: USUAL_SEARCHES,
         ..Setup::default()
     };
     let forged = spoilt(bench, forge, true, &setup, hz)?;

@@ -6,6 +6,9 @@ use pdmgate::config::Config;
 use pdmgate::snapshot::{Inputs, Snapshot, State};
 use std::path::Path;
 
+/// Keys that may be derived in a second, in search of one that opens, where nothing else is configured: what bounds the cost of forged options.
+pub const USUAL_SEARCHES: u32 = 200_000;
+
 /// What parts vary.
 #[derive(Clone, Debug)]
 pub struct Setup {

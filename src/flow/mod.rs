@@ -5,7 +5,7 @@
 //! | [`table`] | entries, look-up, insert, ageing |
 //! | [`index`] | buckets from hash to entry |
 //! | [`entry`] | one flow, split by who writes what |
-//! | [`outgoing`] | the one source of (Kri, PRSEQ, PSNTP) |
+//! | [`outgoing`], [`out_key`] | the one source of (Kri, PRSEQ, PSNTP), keys that seal |
 //! | [`floor`] | where Kris may start |
 //! | [`incoming`], [`replay`] | keys that open, windows |
 //! | [`places`] | where those are, for all flows |
@@ -25,6 +25,7 @@ pub mod index;
 pub mod memory;
 #[cfg(all(test, feature = "loom"))]
 mod model;
+pub mod out_key;
 pub mod outgoing;
 pub mod places;
 pub mod published;

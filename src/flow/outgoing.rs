@@ -14,94 +14,25 @@
 //! The key of chapter c + 1 is *prepared* in the other place by whichever worker wins `claim` (losers never wait: they go on
 //! in chapter c), beginning when half of chapter c is used; it replaces the key of c - 1, so it is written only after each
 //! worker has ended the burst in which it might have used that one. *Publishing* is a compare-and-swap of the word by
-//! anyone, so a worker that stalls while it holds the claim holds up nobody before chapter c is used up.
+//! anyone, so a worker that stalls while it holds the claim holds up nobody before chapter c is used up. A key that was prepared for an epoch or a
+//! secret that is out of date by then is taken back.
 //!
-//! Within a chapter PRSEQ walks `offset + count * step` modulo 32,767 (a step prime to it), which meets each of 1 … 32,767 once:
-//! its entropy is that of (step, offset), drawn anew for each key: log2(27,000 * 32,767), about 29.7 bits.
+//! Within a chapter PRSEQ walks by what stands with the key (`out_key.rs`), and meets each of 1 … 32,767 once.
 //!
 //! What breaks if the property is lost: two packets sealed under one key with one nonce, which gives an observer the XOR
 //! of their metrics and the authentication key.
 
 use super::epoch::Epoch;
 use super::floor::FloorCells;
+use super::out_key::OutKey;
 use super::quiescence::{Pin, Stamp};
 use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
 use super::times::{LastReceived, SendTimes};
 use crate::crypto::{Aead, SessionKey};
 use crate::wire::Prseq;
-use zeroize::Zeroize;
 
 /// PRSEQ has 15 bits and is never 0.
 pub const MAX_PACKETS_PER_KEY: u16 = 32_767;
-
-const OFFSET_SHIFT: u32 = 15;
-const AEAD_SHIFT: u32 = 30;
-
-/// The key of one chapter, with the numbers that belong to it. One cache line, where a flow's entry places it.
-#[derive(Default)]
-#[repr(C, align(32))]
-pub struct OutKey {
-    /// The key and its base nonce.
-    pub session: SessionKey,
-    /// Key Rotation Index.
-    pub kri: u32,
-    /// The epoch that Kri counts in.
-    pub epoch: Epoch,
-    /// The AEAD (2 bits), and where PRSEQ's walk begins and its step (15 bits each).
-    walk: u32,
-}
-
-impl OutKey {
-    /// What the key seals with. Other workers may already see a snapshot in which the pairing has another one.
-    #[inline]
-    #[must_use]
-    pub fn aead(&self) -> Aead {
-        Aead::of_code((self.walk >> AEAD_SHIFT) as u16)
-    }
-
-    /// A walk that `random` draws.
-    fn walk(aead: Aead, random: u32) -> u32 {
-        let offset = random >> 16 & 0x7fff;
-        let step = u32::from(coprime_step(random as u16));
-        u32::from(aead.code()) << AEAD_SHIFT | offset << OFFSET_SHIFT | step
-    }
-
-    /// The F bit of its packets: the lowest bit of Kri.
-    #[must_use]
-    pub fn f(&self) -> bool {
-        self.kri & 1 == 1
-    }
-
-    #[inline]
-    fn prseq(&self, count: u16) -> Prseq {
-        let (step, offset) = (self.walk & 0x7fff, self.walk >> OFFSET_SHIFT & 0x7fff);
-        let sum = u32::from(count) * step + offset;
-        // 2^15 = 1 modulo 32,767, so the 15-bit digits of the sum are added until one is left. The first addition leaves at most
-        // 2^15 - 1 + 2^16, the second at most 2^15 + 1, so the last is a single subtraction.
-        let once = (sum & 0x7fff) + (sum >> 15);
-        let twice = (once & 0x7fff) + (once >> 15);
-        let residue = if twice >= 32_767 {
-            twice - 32_767
-        } else {
-            twice
-        };
-        Prseq::saturating(residue as u16 + 1)
-    }
-
-    fn wipe(&mut self) {
-        self.session.zeroize();
-    }
-}
-
-/// A step prime to 32,767 = 7 * 31 * 151, out of any number.
-fn coprime_step(random: u16) -> u16 {
-    let mut step = random & 0x7fff;
-    // Each by itself: only by a constant does the compiler divide without a division.
-    while step.is_multiple_of(7) || step.is_multiple_of(31) || step.is_multiple_of(151) {
-        step = step.wrapping_add(1) & 0x7fff;
-    }
-    step
-}
 
 /// One packet's own numbers.
 #[derive(Clone, Copy)]
@@ -470,16 +401,18 @@ impl Outgoing {
         if self.ready.load(Ordering::Acquire) == next && is_same_view {
             return true;
         }
-        if self
-            .claim
+        self.claimed(|| self.prepare_claimed(pin, chapter, next, need, derive))
+            .unwrap_or(false)
+    }
+
+    /// Does what only one worker may do at a time; with another one at it, nothing.
+    fn claimed<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        self.claim
             .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
-            return false;
-        }
-        let ready = self.prepare_claimed(pin, chapter, next, need, derive);
+            .ok()?;
+        let result = change();
         self.claim.store(0, Ordering::Release);
-        ready
+        Some(result)
     }
 
     fn prepare_claimed(
@@ -529,7 +462,7 @@ impl Outgoing {
                 key.session.copy_from(&session);
                 key.kri = kri;
                 key.epoch = need.epoch;
-                key.walk = OutKey::walk(need.aead, need.random);
+                key.draw_walk(need.aead, need.random);
             });
         }
         self.secrets[place].store(need.secret, Ordering::Relaxed);
@@ -580,13 +513,7 @@ impl Outgoing {
             return;
         }
         // Whoever holds the claim stamps it if need be.
-        let claimed = self
-            .claim
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-        if claimed.is_ok() {
-            self.spare_is_unseen(pin, chapter);
-            self.claim.store(0, Ordering::Release);
-        }
+        self.claimed(|| self.spare_is_unseen(pin, chapter));
     }
 
     /// Whether the key that is not `chapter`'s is out of every worker's sight. The first call in a chapter takes the stamp.

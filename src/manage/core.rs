@@ -28,9 +28,9 @@ const FAILURES_EVERY: Duration = Duration::from_secs(5);
 /// Least time between two eras that too high floors ask for, and two that peers ask for who cannot be opened
 /// (`resync_interval`, protocol section 4).
 const ERA_EVERY: Duration = Duration::from_secs(60);
-/// The same where flows begin near the end of the peers' windows already.
-const ERA_IN_NEED: Duration = Duration::from_secs(5);
 const HEAL_EVERY: Duration = Duration::from_secs(30);
+/// Least time between two eras where flows begin near the end of the peers' windows already.
+const ERA_IN_NEED: Duration = Duration::from_secs(5);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Time after which a snapshot that could not be made is tried again.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);

@@ -48,17 +48,17 @@ fn a_flow_that_only_the_receiver_forgot_goes_on() {
     let mut now = HZ;
     let mut frames = (0..).map(|n| vec![datagram(&tuple(0), n)]);
     for round in 0..40 {
-        // So many that some rounds begin in the middle of a key.
+        // So many that the key changes, and that rounds begin in the middle of one.
         let mut log = Vec::new();
-        for frame in frames.by_ref().take(6) {
+        for frame in frames.by_ref().take(10) {
             log.extend(near.pass(Direction::Out, &frame, now));
         }
         far.pass(Direction::In, &log, now);
-        // All of it again is replayed, and before anything new comes, too.
+        // All of it comes again before anything new does.
         now += 10 * HZ;
         forget(&mut far, now);
         let opened = far.count(Direction::In, Counter::Opened);
-        assert_eq!(opened, 6 * (round + 1));
+        assert_eq!(opened, 10 * (round + 1));
         far.pass(Direction::In, &log, now);
         assert_eq!(far.count(Direction::In, Counter::Opened), opened);
     }
