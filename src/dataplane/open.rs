@@ -10,7 +10,7 @@ use super::lookup::{Known, Pair};
 use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
-use crate::crypto::{Aead, OpenJob, Opened};
+use crate::crypto::{OpenJob, Opened};
 use crate::flow::Entry;
 use crate::flow::entry::Noted;
 use crate::flow::incoming::{Held, InKey, Refused};
@@ -90,19 +90,39 @@ fn open_batch<'p, B: PacketBuf>(
     results: &mut ArrayVec<Opened, BURST>,
 ) {
     let mut known = None;
-    let mut batch = Batch::new(turn, results);
+    let mut jobs = ArrayVec::<OpenJob<'_>, BURST>::new();
     for (buf, c) in burst.iter().zip(&candidates.all) {
         let found = c.likely.and_then(|entry| {
             let (option, pair, held) =
                 likeliest(turn, &mut known, candidates, c, buf.data(), entry)?;
-            batch.open(held.key, option);
+            // There are at most as many as packets in a burst.
+            let _ = jobs.try_push(OpenJob::new(&held.key.session, option));
             let stats = pair.stats;
             Some(Try { entry, held, stats })
         });
-        // There are as many candidates as packets in a burst.
+        // As above.
         let _ = tries.try_push(found);
     }
-    batch.finish();
+    open_jobs(turn, &mut jobs, tries);
+    for job in jobs {
+        // As above.
+        let _ = results.try_push(job.opened);
+    }
+}
+
+/// Opens rows of options of one algorithm. Which it is stands with the key: by now that is here.
+fn open_jobs(turn: &Turn<'_>, jobs: &mut [OpenJob<'_>], tries: &[Option<Try<'_>>]) {
+    let aeads = tries.iter().flatten();
+    let mut aeads = aeads.map(|tried| tried.held.key.aead()).peekable();
+    let mut rest = jobs;
+    while let Some(aead) = aeads.next() {
+        let more = std::iter::from_fn(|| aeads.next_if_eq(&aead)).count();
+        let Some((row, others)) = rest.split_at_mut_checked(1 + more) else {
+            return;
+        };
+        turn.shared.kernel.open(aead, row);
+        rest = others;
+    }
 }
 
 /// The sealed option of a packet of `entry`'s flow, and the key of its F bit that was used last. Its cache lines are on their way.
@@ -136,6 +156,7 @@ fn likeliest<'p, 'b>(
         .keys(f_bit(option), turn.pin, places)
         .next()?;
     held.prefetch();
+    entry.prefetch_measured();
     Some((option, pair, held))
 }
 
@@ -156,44 +177,6 @@ fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<()
         KeyAge::of(&tried.held, entry),
     );
     Ok(())
-}
-
-/// Options that are opened at once: of one algorithm.
-struct Batch<'t, 'b, 'p, 'r> {
-    turn: &'t Turn<'p>,
-    aead: Aead,
-    jobs: ArrayVec<OpenJob<'b>, BURST>,
-    results: &'r mut ArrayVec<Opened, BURST>,
-}
-
-impl<'t, 'b, 'p: 'b, 'r> Batch<'t, 'b, 'p, 'r> {
-    fn new(turn: &'t Turn<'p>, results: &'r mut ArrayVec<Opened, BURST>) -> Self {
-        Self {
-            turn,
-            aead: Aead::Aes128Gcm,
-            jobs: ArrayVec::new(),
-            results,
-        }
-    }
-
-    #[inline(always)]
-    fn open(&mut self, key: &'p InKey, option: &'b SealedOption) {
-        if key.aead() != self.aead {
-            self.finish();
-            self.aead = key.aead();
-        }
-        // There are at most as many as packets in a burst.
-        let job = OpenJob::new(&key.session, option);
-        let _ = self.jobs.try_push(job);
-    }
-
-    fn finish(&mut self) {
-        self.turn.shared.kernel.open(self.aead, &mut self.jobs);
-        for job in self.jobs.drain(..) {
-            // As above.
-            let _ = self.results.try_push(job.opened);
-        }
-    }
 }
 
 pub(super) fn f_bit(option: &SealedOption) -> bool {

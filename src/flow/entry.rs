@@ -31,7 +31,7 @@ pub(crate) mod life {
 ///             the last packet received, newest send times | 320 older ones
 ///       416   incoming: key changes | 448 its own key | 512 its window,     one that comes in: the lines at 448 (or that of another
 ///             roles, the other places | 576 what was measured               place), 512 and 576
-///       624   the highest number | 640 earlier series
+///       624   the highest number and its track | 640 earlier series
 /// ```
 #[repr(C, align(64))]
 pub struct Entry {
@@ -164,11 +164,16 @@ impl Entry {
         self.outgoing.prefetch();
     }
 
-    /// Fetches what a packet that comes in needs first. Its key is the flow's own for all that can be told before the roles are there.
+    /// Fetches what a packet that comes in needs first: its key can be told only from the roles.
     #[inline]
     pub fn prefetch_incoming(&self) {
         super::prefetch(self);
         self.incoming.prefetch();
+    }
+
+    /// Fetches where it is noted what a packet that opened tells.
+    #[inline]
+    pub fn prefetch_measured(&self) {
         super::prefetch(&self.measured);
         self.outgoing.prefetch();
     }
@@ -449,7 +454,7 @@ mod tests {
         assert_eq!(offset_of!(Entry, outgoing), 64);
         assert_eq!(offset_of!(Entry, incoming), 416);
         assert_eq!(offset_of!(Entry, measured), 576);
-        // What packets change of it is on the line of what is measured.
+        // The 16 bytes of it that every packet reads are on the line of what is measured.
         assert_eq!(offset_of!(Entry, sequence), 624);
     }
 

@@ -280,10 +280,9 @@ impl Incoming {
         }
     }
 
-    /// Fetches what most packets need: own key, its window, and what says whether they do.
+    /// Fetches the own key's window, and what says which key a packet needs.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        super::prefetch(&self.own.key);
         super::prefetch(&self.own.window);
     }
 

@@ -27,14 +27,16 @@ const ORIGIN: u32 = 1 << 30;
 const LONGEST_SERIES: u32 = 1 << 29;
 
 /// Counts of one direction. All zero is a fresh one.
+///
+/// What every packet reads comes first: a flow's entry has it on a line that is fetched.
 #[repr(C)]
 pub struct Sequence {
     word: AtomicU64,
     first: AtomicU32,
+    track: AtomicU8,
     reordered: AtomicU32,
     earlier_received: AtomicU64,
     earlier_lost: AtomicU64,
-    track: AtomicU8,
 }
 
 /// What a [`Sequence`] has counted.
@@ -274,6 +276,12 @@ impl Sequence {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn what_every_packet_reads_comes_first() {
+        assert!(offset_of!(Sequence, track) < 16);
+    }
     use proptest::prelude::*;
 
     fn counts(numbers: &[u16]) -> SequenceCounts {
