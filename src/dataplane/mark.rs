@@ -1,14 +1,14 @@
 //! Outbound, third and fourth stage: give each packet of a pair its option, then seal all options at once.
 //!
 //! Marking runs twice over the burst. First it decides and takes numbers: each number is taken by a locked instruction, before which a
-//! processor ends all writing, so there is little of it; and the keys are fetched meanwhile. Then it writes. Global Pointers are written
-//! last, so that a burst's can be reserved by one shared write.
+//! processor ends all writing, so there is little of it; and the keys are fetched meanwhile. Then a burst's Global Pointers are reserved by
+//! one shared write, and it writes.
 
 use super::BURST;
 use super::classify::{Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
 use super::lookup::{Known, Pair};
-use super::pointers::is_link_local;
+use super::pointers::{OfEach, following};
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, SealJob};
 use crate::flow::entry::Noted;
@@ -39,6 +39,7 @@ pub(super) fn mark<'p, B: PacketBuf>(
     candidates: &Candidates<'p>,
 ) {
     let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
+    let mut marked = OfEach::default();
     let mut known = None;
     for (at, (buf, c)) in burst.iter_mut().zip(&candidates.all).enumerate() {
         let mark = match (c.class, c.likely) {
@@ -59,10 +60,17 @@ pub(super) fn mark<'p, B: PacketBuf>(
                 Mark::None
             })
         });
+        match mark {
+            Mark::None => {}
+            // A common packet is not from a link-local address.
+            Mark::Numbered(..) => marked.other += 1,
+            Mark::Written(entry, ..) => *marked.of(&entry.tuple().src) += 1,
+        }
         // There are as many candidates as packets in a burst.
         let _ = marks.try_push(mark);
     }
-    write(turn, burst, candidates, &marks);
+    let pointers = turn.shared.pointers.reserve(marked);
+    write(turn, burst, candidates, &marks, pointers);
 }
 
 /// Numbers what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing
@@ -92,6 +100,7 @@ fn settled<'p, B: PacketBuf>(
     let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
     let number = entry.outgoing.next(turn.pin, limit, max_age, turn.now)?;
     flow::prefetch(number.key);
+    entry.outgoing.send_times.prefetch(number.psntp);
     known.stats.add(PairingCounter::Marked, 1);
     Some(Mark::Numbered(entry, number))
 }
@@ -135,13 +144,13 @@ fn mark_any<'p, B: PacketBuf>(
         Protection::Clear => {
             let (prseq, psntp) = entry.outgoing.number_in_clear();
             turn.note(entry, &pair, true);
-            let metrics = metrics(turn, entry, psntp);
+            let metrics = metrics(turn, entry, psntp, 0);
             let option = pdmv2::write_clear(policy.option_type, prseq, false, &metrics);
             (insert(buf, &option)?, psntp, None)
         }
         Protection::Sealed => {
             let n = number(turn, tools, c, &pair, fresh, entry)?;
-            let metrics = metrics(turn, entry, n.psntp);
+            let metrics = metrics(turn, entry, n.psntp, 0);
             let option = pdmv2::unsealed(policy.option_type, n.prseq(), n.key.f(), &metrics);
             (insert(buf, &option)?, n.psntp, Some(n.key))
         }
@@ -151,31 +160,36 @@ fn mark_any<'p, B: PacketBuf>(
     Ok(Mark::Written(entry, at as u16, seal))
 }
 
-/// Writes the options that were only numbered, and seals all.
+/// Writes the options that were only numbered, the Global Pointers of all, and seals them. `pointers` are those before the first.
 fn write<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     burst: &mut [B],
     candidates: &Candidates<'p>,
     marks: &ArrayVec<Mark<'p>, BURST>,
+    mut pointers: OfEach,
 ) {
     let option_type = turn.view.snapshot.policy.option_type;
     let mut batch = Batch::new(turn);
     for ((buf, c), mark) in burst.iter_mut().zip(&candidates.all).zip(marks) {
         match (mark, c.class) {
             (Mark::Numbered(entry, n), Class::Common(common)) => {
-                let metrics = metrics(turn, entry, n.psntp);
+                let pointer = following(&mut pointers.other);
+                let metrics = metrics(turn, entry, n.psntp, pointer);
                 let option = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
                 // There is room in front, and the frame is the one that was parsed.
                 let _ = buf.prepend(common::GROWTH);
                 let _ = common.insert(buf.data_mut(), &option);
                 entry.outgoing.send_times.sent(n.psntp, turn.now);
-                batch.seal(entry, n.key, buf.data_mut(), common::OPTION_AT);
+                batch.seal(n.key, buf.data_mut(), common::OPTION_AT);
             }
-            (Mark::Written(entry, at, Some(key)), _) => {
-                batch.seal(entry, key, buf.data_mut(), usize::from(*at));
-            }
-            (Mark::Written(entry, at, None), _) => {
-                batch.clear(entry, buf.data_mut(), usize::from(*at));
+            (Mark::Written(entry, at, key), _) => {
+                let (at, frame) = (usize::from(*at), buf.data_mut());
+                let pointer = following(pointers.of(&entry.tuple().src));
+                set_global_pointer(frame, at, pointer);
+                match key {
+                    Some(key) => batch.seal(key, frame, at),
+                    None => turn.count(Counter::MarkedClear),
+                }
             }
             _ => {}
         }
@@ -357,9 +371,9 @@ fn too_big<B: PacketBuf>(
     Ok(())
 }
 
-/// The metrics of a packet that goes out now, but for Global Pointer (protocol section 1).
+/// The metrics of a packet that goes out now (protocol section 1).
 #[inline(always)]
-fn metrics(turn: &Turn<'_>, entry: &Entry, psntp: u16) -> Metrics {
+fn metrics(turn: &Turn<'_>, entry: &Entry, psntp: u16, global_pointer: u32) -> Metrics {
     let heard = entry.outgoing.last_received.heard(turn.now);
     let (psnlr, dtlr, dtls) = match heard {
         None => (0, ScaledDelta::ZERO, ScaledDelta::ZERO),
@@ -373,19 +387,27 @@ fn metrics(turn: &Turn<'_>, entry: &Entry, psntp: u16) -> Metrics {
     Metrics {
         dtlr,
         dtls,
-        global_pointer: 0,
+        global_pointer,
         psntp,
         psnlr,
     }
 }
 
-/// Options that were written, and lack their Global Pointers and seals: of one algorithm, from one type of address.
+/// Writes Global Pointer into the option at `at`, clear or not sealed yet.
+fn set_global_pointer(frame: &mut [u8], at: usize, pointer: u32) {
+    let option: Option<&mut [u8; pdmv2::CLEAR_SIZE]> = frame
+        .get_mut(at..)
+        .and_then(|option| option.first_chunk_mut());
+    if let Some(option) = option {
+        pdmv2::set_global_pointer(option, pointer);
+    }
+}
+
+/// Options that were written, and lack their seals: of one algorithm.
 struct Batch<'t, 'b, 'p> {
     turn: &'t Turn<'p>,
     aead: Aead,
-    link_local: bool,
-    sealed: ArrayVec<SealJob<'b>, BURST>,
-    clear: ArrayVec<&'b mut [u8; pdmv2::CLEAR_SIZE], BURST>,
+    jobs: ArrayVec<SealJob<'b>, BURST>,
 }
 
 impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
@@ -393,68 +415,32 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
         Self {
             turn,
             aead: Aead::Aes128Gcm,
-            link_local: false,
-            sealed: ArrayVec::new(),
-            clear: ArrayVec::new(),
+            jobs: ArrayVec::new(),
         }
     }
 
     /// Takes in the option at `at` of a frame, to be sealed with `key`.
     #[inline(always)]
-    fn seal(&mut self, entry: &Entry, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
-        let link_local = is_link_local(&entry.tuple().src);
-        let aead = key.aead();
-        if (aead, link_local) != (self.aead, self.link_local) {
+    fn seal(&mut self, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
+        if !key.is_for(self.aead) {
             self.finish();
-            (self.aead, self.link_local) = (aead, link_local);
+            self.aead = key.aead();
         }
         let Some(option) = frame.get_mut(at..).and_then(|o| o.first_chunk_mut()) else {
             return;
         };
         // There are at most as many as packets in a burst.
-        let _ = self.sealed.try_push(SealJob {
+        let _ = self.jobs.try_push(SealJob {
             key: &key.session,
             option,
         });
     }
 
-    /// Takes in the option at `at` of a frame, to be left in the clear.
-    fn clear(&mut self, entry: &Entry, frame: &'b mut [u8], at: usize) {
-        let link_local = is_link_local(&entry.tuple().src);
-        if link_local != self.link_local {
-            self.finish();
-            self.link_local = link_local;
-        }
-        let Some(option) = frame.get_mut(at..).and_then(|o| o.first_chunk_mut()) else {
-            return;
-        };
-        // As above.
-        let _ = self.clear.try_push(option);
-    }
-
-    /// Numbers and seals what was taken in.
+    /// Seals what was taken in.
     fn finish(&mut self) {
-        let (sealed, clear) = (self.sealed.len(), self.clear.len());
-        if sealed + clear == 0 {
-            return;
-        }
         let turn = self.turn;
-        turn.count_many(Counter::MarkedSealed, sealed);
-        turn.count_many(Counter::MarkedClear, clear);
-        let count = (sealed + clear) as u32;
-        let mut pointer = turn.shared.pointers.reserve(self.link_local, count);
-        let mut next = || {
-            pointer = pointer.wrapping_add(1);
-            pointer
-        };
-        for job in &mut self.sealed {
-            pdmv2::set_global_pointer(job.option, next());
-        }
-        for option in &mut self.clear {
-            pdmv2::set_global_pointer(option, next());
-        }
-        turn.shared.kernel.seal(self.aead, &mut self.sealed);
-        self.sealed.clear();
-        self.clear.clear();
+        turn.count_many(Counter::MarkedSealed, self.jobs.len());
+        turn.shared.kernel.seal(self.aead, &mut self.jobs);
+        self.jobs.clear();
     }
 }

@@ -33,6 +33,13 @@ impl OutKey {
         Aead::of_code((self.walk >> AEAD_SHIFT) as u16)
     }
 
+    /// Whether [`OutKey::aead`] is this one: fewer instructions than to make it out.
+    #[inline]
+    #[must_use]
+    pub fn is_for(&self, aead: Aead) -> bool {
+        self.walk >> AEAD_SHIFT == u32::from(aead.code())
+    }
+
     /// Makes it a key that seals with `aead`, with a walk that `random` draws.
     pub(super) fn draw_walk(&mut self, aead: Aead, random: u32) {
         let offset = random >> 16 & 0x7fff;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What is done to such a frame is what [`super::frame::parse`], [`super::dest_opts::insert`] and [`super::dest_opts::strip`] do to any;
-//! the tests compare them. A SYN is not common: its MSS may have to change.
+//! the tests compare them. A SYN is not common: its MSS may have to change. Nor is what comes from an address in fe00::/8: link-local
+//! ones are rare where packets pass from one link to another, and are counted apart.
 
 use super::buffer::PacketBuf;
 use super::dest_opts::{CHUNK, FIRST_PLACE, ext_len};
@@ -52,7 +53,7 @@ impl Common {
         let head: &[u8; LEAST] = frame.first_chunk()?;
         // Ethertype, version with class and label, Payload Length.
         let start = word(head, ETHERNET_LEN - 2);
-        if start & 0xf0_ffff != 0x60_dd86 || head[SRC_AT] == 0xff || head[DST_AT] == 0xff {
+        if start & 0xf0_ffff != 0x60_dd86 || head[SRC_AT] >= 0xfe || head[DST_AT] == 0xff {
             return None;
         }
         let end = UPPER_AT + usize::from(((start >> 48) as u16).swap_bytes());
@@ -163,8 +164,6 @@ impl Common {
     #[inline(always)]
     pub fn strip(self, buf: &mut impl PacketBuf) -> Option<()> {
         let frame: &mut [u8; LEAST + GROWTH] = buf.data_mut().first_chunk_mut()?;
-        grow(frame, (GROWTH as u16).wrapping_neg());
-        frame[NEXT_HEADER_AT] = self.protocol;
         let mut end = UPPER_AT;
         while end > CHUNK {
             let chunk: [u8; CHUNK] = *frame[..end].last_chunk()?;
@@ -173,7 +172,11 @@ impl Common {
         }
         // Over bytes that stand there already: nothing has changed where this chunk comes from.
         let chunk: [u8; CHUNK] = *frame.first_chunk()?;
-        *frame[GROWTH..].first_chunk_mut()? = chunk;
+        let frame: &mut [u8; LEAST] = frame.last_chunk_mut()?;
+        *frame.first_chunk_mut()? = chunk;
+        // Only now: a chunk that is read after a part of it was written waits for that to reach the cache.
+        grow(frame, (GROWTH as u16).wrapping_neg());
+        frame[NEXT_HEADER_AT] = self.protocol;
         buf.trim_front(GROWTH);
         Some(())
     }

@@ -29,11 +29,11 @@ impl FiveTuple {
         addresses | u128::from(self.upper() ^ other.upper()) == 0
     }
 
-    /// Ports and protocol in one number, in the order in which they stand in memory.
+    /// Ports and protocol in one number.
     #[inline]
     #[must_use]
     pub fn upper(&self) -> u64 {
-        u64::from(self.sport) | u64::from(self.dport) << 16 | u64::from(self.protocol) << 32
+        u64::from(self.sport) << 16 | u64::from(self.dport) | u64::from(self.protocol) << 32
     }
 
     /// The tuple of the opposite direction.

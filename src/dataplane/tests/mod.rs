@@ -539,3 +539,40 @@ fn in_the_clear_the_metrics_are_there_for_all_to_read() {
     assert_eq!(read(&first[0]).psnlr, 0);
     assert_eq!(first[0][58..62], [0x0f, 0x12, 0x20, 0x00]);
 }
+
+#[test]
+fn each_type_of_address_has_its_own_global_pointer() {
+    for protection in ["clear", "sealed"] {
+        let setup = Setup {
+            protection,
+            clients: "[ { prefix: \"2001:db8:1::/64\" }, { prefix: \"fe80::/64\" } ]",
+            ..Setup::default()
+        };
+        let (sa, sb) = (
+            boot(&setup, &mut State::in_memory()),
+            boot(&setup, &mut State::in_memory()),
+        );
+        let (mut a, mut b) = (Gate::new(&sa), Gate::new(&sb));
+        let near = FiveTuple {
+            src: address("fe80::17"),
+            ..tuple(0)
+        };
+        let mut last = HashMap::new();
+        // The second round is of flows that are there, in one burst with a new one.
+        for round in 0..2 {
+            let burst = [tuple(0), near, tuple(round), near, tuple(0)].map(|t| datagram(&t, 0));
+            let sent = a.pass(Direction::Out, &burst, HZ + u64::from(round) * MS);
+            for packet in sent.iter().filter(|_| protection == "clear") {
+                let metrics = Metrics::from_bytes(packet[64..].first_chunk().unwrap());
+                let before = last.insert(packet[22], metrics.global_pointer);
+                assert_eq!(metrics.global_pointer, before.unwrap_or(0) + 1);
+            }
+            assert_eq!(b.pass(Direction::In, &sent, 2 * HZ), burst, "{protection}");
+        }
+        let read = match protection {
+            "clear" => Counter::ClearRead,
+            _ => Counter::Opened,
+        };
+        assert_eq!(b.count(Direction::In, read), 10, "{protection}");
+    }
+}

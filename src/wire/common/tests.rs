@@ -53,7 +53,7 @@ fn what_the_appliance_writes_is_common() {
 }
 
 #[test]
-fn a_syn_and_a_short_frame_are_not_common() {
+fn a_syn_a_short_frame_and_a_link_local_source_are_not_common() {
     let mut tcp = [0; 24];
     tcp[12] = 0x50;
     assert!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE).is_some());
@@ -62,6 +62,9 @@ fn a_syn_and_a_short_frame_are_not_common() {
     let plain = frame(protocol::UDP, &udp(), 0);
     assert_eq!(Common::parse(&plain[..LEAST - 1], TYPE), None);
     assert_eq!(Common::parse(&[], TYPE), None);
+    let mut near = plain;
+    near[SRC_AT..SRC_AT + 2].copy_from_slice(&[0xfe, 0x80]);
+    assert_eq!(Common::parse(&near, TYPE), None);
 }
 
 proptest! {
