@@ -1,5 +1,6 @@
 //! TSC cycles as attoseconds and nanoseconds, without a division.
 
+use crate::telemetry::MAX_NS;
 use crate::wire::ScaledDelta;
 
 /// Factors for one TSC frequency.
@@ -58,12 +59,16 @@ impl Clock {
     }
 }
 
-/// A delta of the option in nanoseconds, saturating at 2^64 - 1.
+/// A delta of the option in nanoseconds, to the nearest; `None` beyond [`MAX_NS`].
+#[inline]
 #[must_use]
-pub fn delta_ns(delta: ScaledDelta) -> u64 {
+pub fn delta_ns(delta: ScaledDelta) -> Option<u64> {
     // 2^scale by building the number: 255 + 1,023 is a legal exponent. The product is exact to 2^-52, the delta to 2^-15.
     let scale = f64::from_bits((u64::from(delta.scale) + 1_023) << 52);
-    (f64::from(delta.delta) * scale * 1e-9) as u64
+    let ns = f64::from(delta.delta) * scale * 1e-9;
+    // A conversion minds numbers of any size. With 2^52 added, the last bit of a smaller one's fraction is 1.
+    let whole = (ns + (1u64 << 52) as f64).to_bits() & ((1 << 52) - 1);
+    (ns <= MAX_NS as f64).then_some(whole)
 }
 
 #[cfg(test)]
@@ -100,12 +105,16 @@ mod tests {
     #[test]
     fn reads_deltas_of_any_scale() {
         let d = |delta, scale| delta_ns(ScaledDelta { delta, scale });
-        assert_eq!(d(0, 0), 0);
+        assert_eq!(d(0, 0), Some(0));
         assert_eq!(
             d(42_632, 46),
-            2_999_960_301,
+            Some(2_999_960_302),
             "three seconds, truncated to 16 bits"
         );
-        assert_eq!(d(65_535, 255), u64::MAX);
+        assert_eq!(d(1, 30), Some(1), "1.07 ns");
+        let longest = ScaledDelta::from_attoseconds(u128::from(MAX_NS) * 1_000_000_000);
+        assert!(d(longest.delta, longest.scale).is_some_and(|ns| ns > MAX_NS - (MAX_NS >> 15)));
+        assert_eq!(d(longest.delta, longest.scale + 1), None);
+        assert_eq!(d(65_535, 255), None);
     }
 }

@@ -5,9 +5,8 @@ use super::worker::Turn;
 use crate::flow::Entry;
 use crate::flow::incoming::Held;
 pub(super) use crate::flow::sequence::KeyAge;
-use crate::flow::sequence::Step;
 use crate::flow::times::cycles_between;
-use crate::telemetry::{MAX_NS, PairingCounter, WorkerPairing};
+use crate::telemetry::{PairingCounter, WorkerPairing};
 use crate::wire::Metrics;
 
 /// The far end's delay keeps 16 bits, so its error is up to 2^-15 of it, 31 ppm; and it is of the far end's clock. With clocks that
@@ -37,9 +36,8 @@ pub(super) fn measure(
     metrics: &Metrics,
     key: KeyAge,
 ) {
-    let step = entry.sequence.count(metrics.psntp, key);
     stats.add(PairingCounter::Opened, 1);
-    if step != Step::default() {
+    if let Some(step) = entry.sequence.count(metrics.psntp, key) {
         stats.add(PairingCounter::Skipped, step.skipped.into());
         stats.add(PairingCounter::Late, step.late.into());
         stats.add(PairingCounter::Reordered, step.reordered.into());
@@ -53,11 +51,10 @@ pub(super) fn measure(
     if metrics.has_heard_nothing() {
         return;
     }
-    let delay = delta_ns(metrics.dtlr);
-    // Nobody waited for an answer that long: it would only spoil the mean.
-    if delay > MAX_NS {
+    // Nobody waited for an answer longer than what is counted: it would only spoil the mean.
+    let Some(delay) = delta_ns(metrics.dtlr) else {
         return;
-    }
+    };
     entry.measured.server_delay.record(delay);
     stats.record_server_delay_ns(delay);
     let round_trip = entry

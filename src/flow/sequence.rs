@@ -153,9 +153,9 @@ impl Sequence {
         }
     }
 
-    /// Counts the accepted packet `psntp`.
+    /// Counts the accepted packet `psntp`; `None` if it is the next one.
     #[inline]
-    pub fn count(&self, psntp: u16, key: KeyAge) -> Step {
+    pub fn count(&self, psntp: u16, key: KeyAge) -> Option<Step> {
         let seen = self.word.load(Ordering::Acquire);
         let (top, missing) = unpack(seen);
         let next = top.wrapping_add(1);
@@ -166,9 +166,9 @@ impl Sequence {
             && next.wrapping_sub(first) <= LONGEST_SERIES
             && self.swap(seen, pack(next, missing)).is_ok()
         {
-            return Step::default();
+            return None;
         }
-        self.count_any(psntp, key)
+        Some(self.count_any(psntp, key))
     }
 
     /// [`Sequence::count`] of any packet.
@@ -276,13 +276,13 @@ impl Sequence {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::mem::offset_of;
 
     #[test]
     fn what_every_packet_reads_comes_first() {
         assert!(offset_of!(Sequence, track) < 16);
     }
-    use proptest::prelude::*;
 
     fn counts(numbers: &[u16]) -> SequenceCounts {
         let s = Sequence::new();
