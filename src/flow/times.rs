@@ -9,6 +9,7 @@ use std::hint::select_unpredictable;
 const TIME_BITS: u32 = 48;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
+#[inline]
 fn pack(psn: u16, cycles: u64) -> u64 {
     (u64::from(psn) << TIME_BITS) | (cycles & TIME)
 }
@@ -26,10 +27,12 @@ const PLACES: usize = 4;
 const LEVEL_SHIFT: u32 = 3;
 
 /// Whether a level keeps the packet.
+#[inline]
 fn is_kept(psntp: u16, level: u32) -> bool {
     psntp & ((1 << (level * LEVEL_SHIFT)) - 1) == 0
 }
 
+#[inline]
 fn place(psntp: u16, level: u32) -> usize {
     usize::from(psntp >> (level * LEVEL_SHIFT)) % PLACES
 }
