@@ -185,7 +185,9 @@ fn write<'p, B: PacketBuf>(
             (Mark::Written(entry, at, key), _) => {
                 let (at, frame) = (usize::from(*at), buf.data_mut());
                 let pointer = following(pointers.of(&entry.tuple().src));
-                set_global_pointer(frame, at, pointer);
+                if let Some(option) = option_at(frame, at) {
+                    pdmv2::set_global_pointer(option, pointer);
+                }
                 match key {
                     Some(key) => batch.seal(key, frame, at),
                     None => turn.count(Counter::MarkedClear),
@@ -393,14 +395,10 @@ fn metrics(turn: &Turn<'_>, entry: &Entry, psntp: u16, global_pointer: u32) -> M
     }
 }
 
-/// Writes Global Pointer into the option at `at`, clear or not sealed yet.
-fn set_global_pointer(frame: &mut [u8], at: usize, pointer: u32) {
-    let option: Option<&mut [u8; pdmv2::CLEAR_SIZE]> = frame
-        .get_mut(at..)
-        .and_then(|option| option.first_chunk_mut());
-    if let Some(option) = option {
-        pdmv2::set_global_pointer(option, pointer);
-    }
+/// The first bytes of the option at `at` of a frame.
+#[inline(always)]
+fn option_at<const SIZE: usize>(frame: &mut [u8], at: usize) -> Option<&mut [u8; SIZE]> {
+    frame.get_mut(at..)?.first_chunk_mut()
 }
 
 /// Options that were written, and lack their seals: of one algorithm.
@@ -426,7 +424,7 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
             self.finish();
             self.aead = key.aead();
         }
-        let Some(option) = frame.get_mut(at..).and_then(|o| o.first_chunk_mut()) else {
+        let Some(option) = option_at(frame, at) else {
             return;
         };
         // There are at most as many as packets in a burst.

@@ -103,10 +103,9 @@ impl SendTimes {
     #[inline]
     #[must_use]
     pub fn when(&self, psn: u16) -> Option<u64> {
-        // Of the levels that keep a packet the highest one does so for longest, and needs no branch to be found: there are three bits a
-        // level, and 11 / 32 is a third of so few.
+        // Of the levels that keep a packet the highest one does so for longest, and needs no branch to be found.
         let highest = 1 << (LEVEL_SHIFT * (LEVELS - 1) as u32);
-        let level = (psn | highest).trailing_zeros() * 11 / 32;
+        let level = (psn | highest).trailing_zeros() / LEVEL_SHIFT;
         self.when_newest(psn).or_else(|| self.when_of(psn, level))
     }
 

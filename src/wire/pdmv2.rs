@@ -271,10 +271,9 @@ pub fn unsealed(option_type: u8, prseq: Prseq, f: bool, metrics: &Metrics) -> [u
     option
 }
 
-/// Writes Global Pointer into an option, clear or not sealed yet.
+/// Writes Global Pointer into an option, clear or not sealed yet: into what both have.
 #[inline]
-pub fn set_global_pointer<const SIZE: usize>(option: &mut [u8; SIZE], global_pointer: u32) {
-    const { assert!(SIZE >= CLEAR_SIZE) };
+pub fn set_global_pointer(option: &mut [u8; CLEAR_SIZE], global_pointer: u32) {
     option[GLOBAL_POINTER_AT..][..4].copy_from_slice(&global_pointer.to_be_bytes());
 }
 
@@ -357,7 +356,7 @@ mod tests {
             let mut renumbered = unsealed(
                 option_type, prseq, f, &Metrics { global_pointer: !pointer, ..Metrics::from_bytes(&body) },
             );
-            set_global_pointer(&mut renumbered, pointer);
+            set_global_pointer(renumbered.first_chunk_mut().unwrap(), pointer);
             prop_assert_eq!(renumbered, option);
         }
 

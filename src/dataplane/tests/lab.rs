@@ -68,7 +68,13 @@ pub fn boot(setup: &Setup, state: &mut State) -> Shared {
     boot_with(&setup.config(), &[], state)
 }
 
-/// The same with grants.
+/// Makes what the gates of both ends borrow, each with a state of its own.
+pub fn boot_both(setup: &Setup) -> (Shared, Shared) {
+    let new = || boot(setup, &mut State::in_memory());
+    (new(), new())
+}
+
+/// [`boot`] with grants.
 pub fn boot_with(config: &Config, grants: &[Arc<Grant>], state: &mut State) -> Shared {
     let snapshot = Snapshot::build(
         config,
