@@ -151,7 +151,9 @@ impl Primary {
     /// The pairing PRKs in the keylog, in hexadecimal, oldest first.
     pub fn keylog(&self, pairing: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.join("keylog")).unwrap();
-        let lines = text
+        // What no newline ends is being written.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        let lines = whole
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let lines = lines.filter(|line| line["pairing"] == pairing);
