@@ -15,7 +15,7 @@ use crate::flow::entry::Noted;
 use crate::flow::floor::FloorCells;
 use crate::flow::out_key::OutKey;
 use crate::flow::outgoing::{Need, Number};
-use crate::flow::{self, Entry, Epoch, FlowTable};
+use crate::flow::{self, Access, Entry, Epoch, FlowTable};
 use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
 use crate::telemetry::{Counter, PairingCounter};
 use crate::wire::{self, Common, Metrics, PacketBuf, ScaledDelta, common, pdmv2};
@@ -97,10 +97,12 @@ fn settled<'p, B: PacketBuf>(
     {
         return None;
     }
+    let access = entry.sending(turn.pin)?;
     let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
-    let number = entry.outgoing.next(turn.pin, limit, max_age, turn.now)?;
+    let outgoing = &entry.outgoing;
+    let number = outgoing.next(access, turn.pin, limit, max_age, turn.now)?;
     flow::prefetch(number.key);
-    entry.outgoing.send_times.prefetch(number.psntp);
+    outgoing.send_times.prefetch(number.psntp);
     known.stats.add(PairingCounter::Marked, 1);
     Some(Mark::Numbered(entry, number))
 }
@@ -142,7 +144,7 @@ fn mark_any<'p, B: PacketBuf>(
     };
     let (at, psntp, seal) = match pair.pairing.protection {
         Protection::Clear => {
-            let (prseq, psntp) = entry.outgoing.number_in_clear();
+            let (prseq, psntp) = entry.outgoing.number_in_clear(sending(turn, entry)?);
             turn.note(entry, &pair, true);
             let metrics = metrics(turn, entry, psntp, 0);
             let option = pdmv2::write_clear(policy.option_type, prseq, false, &metrics);
@@ -264,14 +266,23 @@ fn number<'p>(
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
 ) -> Result<Number<'p>, Counter> {
+    let access = sending(turn, entry)?;
     if pair.settled {
         let policy = &turn.view.snapshot.policy;
         let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
-        if let Some(n) = entry.outgoing.next(turn.pin, limit, max_age, turn.now) {
+        let next = entry
+            .outgoing
+            .next(access, turn.pin, limit, max_age, turn.now);
+        if let Some(n) = next {
             return Ok(n);
         }
     }
-    number_under_change(turn, tools, c, pair, fresh, entry)
+    number_under_change(turn, tools, c, pair, fresh, entry, access)
+}
+
+/// How this worker may take a number of the flow.
+fn sending<'p>(turn: &Turn<'p>, entry: &Entry) -> Result<Access<'p>, Counter> {
+    entry.sending(turn.pin).ok_or(Counter::PassedKeyNotReady)
 }
 
 /// [`number`] where the flow's key may be due to change.
@@ -283,6 +294,7 @@ fn number_under_change<'p>(
     pair: &Pair<'_>,
     fresh: Option<(Route, Epoch)>,
     entry: &'p Entry,
+    access: Access<'p>,
 ) -> Result<Number<'p>, Counter> {
     let snapshot = &turn.view.snapshot;
     let policy = &snapshot.policy;
@@ -296,6 +308,7 @@ fn number_under_change<'p>(
     };
     let floor = floor(turn, c, pair, &epoch).ok_or(Counter::PassedKeyNotReady)?;
     let need = Need {
+        access,
         epoch,
         secret,
         aead: pair.pairing.suite.aead,

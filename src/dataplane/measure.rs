@@ -2,10 +2,10 @@
 
 use super::clock::delta_ns;
 use super::worker::Turn;
-use crate::flow::Entry;
 use crate::flow::incoming::Held;
 pub(super) use crate::flow::sequence::KeyAge;
 use crate::flow::times::cycles_between;
+use crate::flow::{Access, Entry};
 use crate::telemetry::{PairingCounter, WorkerPairing};
 use crate::wire::Metrics;
 
@@ -35,9 +35,10 @@ pub(super) fn measure(
     entry: &Entry,
     metrics: &Metrics,
     key: KeyAge,
+    access: Access<'_>,
 ) {
     stats.add(PairingCounter::Opened, 1);
-    if let Some(step) = entry.sequence.count(metrics.psntp, key) {
+    if let Some(step) = entry.sequence.count(metrics.psntp, key, access) {
         stats.add(PairingCounter::Skipped, step.skipped.into());
         stats.add(PairingCounter::Late, step.late.into());
         stats.add(PairingCounter::Reordered, step.reordered.into());

@@ -11,10 +11,10 @@ use super::measure::{KeyAge, measure};
 use super::search::{self, Search};
 use super::worker::{Tools, Turn};
 use crate::crypto::{OpenJob, Opened};
-use crate::flow::Entry;
 use crate::flow::entry::Noted;
 use crate::flow::incoming::{Held, InKey, Refused};
 use crate::flow::replay::Replay;
+use crate::flow::{Access, Entry};
 use crate::snapshot::Protection;
 use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
 use crate::wire::{self, Metrics, OptionKind, PacketBuf, Pdm, PdmOption, common, pdmv2};
@@ -164,9 +164,10 @@ fn likeliest<'p, 'b>(
 #[inline(always)]
 fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<(), Counter> {
     let entry = turn.kept(tried.entry)?;
+    let access = receiving(turn, entry)?;
     tried
         .held
-        .accept(metrics.psntp, turn.now)
+        .accept(metrics.psntp, turn.now, access)
         .map_err(refused)?;
     turn.count(Counter::Opened);
     measure(
@@ -175,8 +176,15 @@ fn take_in<'p>(turn: &Turn<'p>, tried: &Try<'p>, metrics: &Metrics) -> Result<()
         entry,
         metrics,
         KeyAge::of(&tried.held, entry),
+        access,
     );
     Ok(())
+}
+
+/// How this worker may take in what opened of the flow.
+#[inline]
+pub(super) fn receiving<'p>(turn: &Turn<'p>, entry: &Entry) -> Result<Access<'p>, Counter> {
+    entry.receiving(turn.pin).ok_or(Counter::Contended)
 }
 
 pub(super) fn f_bit(option: &SealedOption) -> bool {
@@ -352,9 +360,13 @@ fn accept_in_clear<'p>(
     metrics: &Metrics,
 ) -> Result<(), Counter> {
     let entry = turn.flow(m.whole, m.entry, || tools.random.next() as u16)?;
+    let access = receiving(turn, entry)?;
     let number = entry.sequence.extend(metrics.psntp);
-    entry.incoming.accept_in_clear(number).map_err(refused)?;
+    entry
+        .incoming
+        .accept_in_clear(number, access)
+        .map_err(refused)?;
     turn.note(entry, &m.pair, false);
-    measure(turn, m.pair.stats, entry, metrics, KeyAge::None);
+    measure(turn, m.pair.stats, entry, metrics, KeyAge::None, access);
     Ok(())
 }

@@ -9,7 +9,7 @@
 use super::classify::Whole;
 use super::lookup::Pair;
 use super::measure::{KeyAge, measure};
-use super::open::{SealedOption, f_bit, refused};
+use super::open::{SealedOption, f_bit, receiving, refused};
 use super::worker::{Tools, Turn};
 use crate::crypto::{Aead, OpenJob, SessionKey};
 use crate::flow::incoming::{Found, Head, InKey, TRACKS};
@@ -61,7 +61,9 @@ pub(super) fn search<'p>(
             let job = OpenJob::new(&held.key.session, s.option);
             if let Some(metrics) = open_one(turn, held.key.aead(), job) {
                 let entry = turn.kept(entry)?;
-                held.accept(metrics.psntp, turn.now).map_err(refused)?;
+                let access = receiving(turn, entry)?;
+                held.accept(metrics.psntp, turn.now, access)
+                    .map_err(refused)?;
                 turn.count(Counter::Opened);
                 turn.note(entry, s.pair, false);
                 measure(
@@ -70,6 +72,7 @@ pub(super) fn search<'p>(
                     entry,
                     &metrics,
                     KeyAge::of(&held, entry),
+                    access,
                 );
                 return Ok(());
             }
@@ -284,6 +287,7 @@ fn take_in<'p>(
         .map_err(|_| Counter::ReplayedTooOld)?;
     let snapshot = &turn.view.snapshot;
     let entry = turn.flow(s.candidate, entry, || tools.random.next() as u16)?;
+    let access = receiving(turn, entry)?;
     let key = key_age(turn, entry, hit);
     let found = Found {
         epoch: hit.epoch,
@@ -293,6 +297,7 @@ fn take_in<'p>(
         psntp,
         after,
         now: turn.now,
+        access,
     };
     entry
         .incoming
@@ -304,6 +309,6 @@ fn take_in<'p>(
     turn.count(Counter::KeyChanges);
     snapshot.heard(&hit.route, &hit.epoch);
     turn.note(entry, s.pair, false);
-    measure(turn, s.pair.stats, entry, &hit.metrics, key);
+    measure(turn, s.pair.stats, entry, &hit.metrics, key, access);
     Ok(())
 }

@@ -4,7 +4,9 @@ use super::epoch::Epoch;
 use super::free::Linked;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::owner::{Access, Owner};
 use super::places::Places;
+use super::quiescence::Pin;
 use super::sequence::Sequence;
 use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, SharedCell};
 use crate::wire::FiveTuple;
@@ -26,7 +28,7 @@ pub(crate) mod life {
 /// At a million flows each cache line that a packet touches comes from memory, so what is touched together stands together:
 ///
 /// ```text
-/// byte    0   name, life, route                                             every packet
+/// byte    0   name, life, owners, route                                     every packet
 ///        64   outgoing: key changes | 128 its two keys | 256 its number,    one that goes out: one key, the line at 256
 ///             the last packet received, newest send times | 320 older ones
 ///       416   incoming: key changes | 448 its own key | 512 its window,     one that comes in: the lines at 448 (or that of another
@@ -41,6 +43,9 @@ pub struct Entry {
     /// What the snapshot said of it, see [`Entry::route`].
     route: AtomicU64,
     life: AtomicU8,
+    /// Whose the sender's half is, and the receiver's, with what was measured and counted.
+    sender: Owner,
+    receiver: Owner,
     /// Options in a row that did not open.
     failed_in_a_row: AtomicU32,
     /// The sender's half.
@@ -53,6 +58,9 @@ pub struct Entry {
     pub sequence: Sequence,
     /// While the entry is in no flow's hands: the next such one.
     link: AtomicU32,
+    /// When each half was taken away from its first worker, for `sender` and `receiver`.
+    sender_left: AtomicU64,
+    receiver_left: AtomicU64,
 }
 
 impl Linked for Entry {
@@ -118,12 +126,16 @@ impl Entry {
             touched: AtomicU32::new(0),
             route: AtomicU64::new(0),
             life: AtomicU8::new(life::FREE),
+            sender: Owner::new(),
+            receiver: Owner::new(),
             failed_in_a_row: AtomicU32::new(0),
             outgoing: Outgoing::new(),
             incoming: Incoming::new(),
             measured: Measured::new(),
             sequence: Sequence::new(),
             link: AtomicU32::new(0),
+            sender_left: AtomicU64::new(0),
+            receiver_left: AtomicU64::new(0),
         }
     }
 
@@ -135,6 +147,8 @@ impl Entry {
         // SAFETY: nobody else can reach the entry.
         unsafe { self.name.write(|n| *n = name) };
         self.route.store(0, Ordering::Relaxed);
+        self.sender.reset(&self.sender_left);
+        self.receiver.reset(&self.receiver_left);
         self.outgoing.reset(psntp);
         self.incoming.reset();
         self.sequence.reset();
@@ -176,6 +190,20 @@ impl Entry {
     pub fn prefetch_measured(&self) {
         super::prefetch(&self.measured);
         self.outgoing.prefetch();
+    }
+
+    /// How the worker of `pin` may change the sender's half: its number. `None` if not in this burst.
+    #[inline]
+    #[must_use]
+    pub fn sending<'p>(&self, pin: &'p Pin<'_>) -> Option<Access<'p>> {
+        self.sender.access(&self.sender_left, pin)
+    }
+
+    /// How the worker of `pin` may change the receiver's half: windows and sequence. `None` if not in this burst.
+    #[inline]
+    #[must_use]
+    pub fn receiving<'p>(&self, pin: &'p Pin<'_>) -> Option<Access<'p>> {
+        self.receiver.access(&self.receiver_left, pin)
     }
 
     /// Counts an option that did not open; returns how many did not in a row.

@@ -19,6 +19,7 @@
 //! roles never comes back with an empty window. What breaks if that is lost: packets recorded earlier are accepted again.
 
 use super::epoch::Epoch;
+use super::owner::Access;
 use super::places::{Place, Places};
 use super::quiescence::{Pin, Stamp};
 use super::replay::{Replay, Window};
@@ -107,6 +108,8 @@ pub struct Found<'k> {
     pub after: Option<u16>,
     /// The time, in cycles.
     pub now: u64,
+    /// The worker's access to the receiver's half.
+    pub access: Access<'k>,
 }
 
 /// Where a track stands, for the search ahead and for what is remembered when the flow goes.
@@ -190,10 +193,12 @@ impl Held<'_> {
     /// # Errors
     /// [`Refused::Replay`].
     #[inline]
-    pub fn accept(&self, psntp: u16, now: u64) -> Result<(), Refused> {
+    pub fn accept(&self, psntp: u16, now: u64, access: Access<'_>) -> Result<(), Refused> {
         let step = psntp.wrapping_sub(self.key.base_psntp) as i16;
         let number = WINDOW_ORIGIN.wrapping_add_signed(i32::from(step));
-        self.window.accept(number).map_err(Refused::Replay)?;
+        self.window
+            .accept(number, access)
+            .map_err(Refused::Replay)?;
         let tick = (now >> TICK_SHIFT) as u32;
         let used = self.used();
         if used.load(Ordering::Relaxed) != tick {
@@ -345,8 +350,9 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Refused::Replay`].
-    pub fn accept_in_clear(&self, number: u32) -> Result<(), Refused> {
-        self.own.window.accept(number).map_err(Refused::Replay)
+    pub fn accept_in_clear(&self, number: u32, access: Access<'_>) -> Result<(), Refused> {
+        let accepted = self.own.window.accept(number, access);
+        accepted.map_err(Refused::Replay)
     }
 
     /// Does what only one worker may do at a time; with another one at it, nothing.
@@ -391,7 +397,7 @@ impl Incoming {
                 && held.key.epoch == found.epoch
                 && held.key.kri == found.kri
             {
-                return held.accept(found.psntp, found.now);
+                return held.accept(found.psntp, found.now, found.access);
             }
         }
         let (track, follows) = self.track_for(roles, found, pin, places, is_live)?;
@@ -425,7 +431,7 @@ impl Incoming {
         let accepted = self
             .held(next, track, pin, places)
             .map_or(Err(Refused::Busy), |held| {
-                held.accept(found.psntp, found.now)
+                held.accept(found.psntp, found.now, found.access)
             });
         self.publish(roles, next, pin);
         accepted

@@ -31,10 +31,11 @@ fn take(
         .find(|h| h.key.epoch == epoch && h.key.kri == kri);
     if let Some(held) = held {
         assert_eq!(held.key.session.key()[0], kri as u8);
-        return held.accept(psntp, u64::from(psntp));
+        return held.accept(psntp, u64::from(psntp), Access::shared());
     }
     let session = session(kri);
     let found = Found {
+        access: Access::shared(),
         aead: Aead::Aes128Gcm,
         epoch,
         kri,
@@ -121,6 +122,7 @@ fn what_was_accepted_before_the_flow_was_forgotten_is_refused_under_the_same_key
     let (i, p) = (Incoming::new(), pool());
     let session = session(2);
     let found = Found {
+        access: Access::shared(),
         aead: Aead::Aes128Gcm,
         epoch: E,
         kri: 2,
@@ -328,9 +330,9 @@ fn a_flow_in_the_clear_counts_in_its_own_place() {
     let (a, p) = (Incoming::new(), pool());
     let accept_once = || {
         for number in [1 << 30, (1 << 30) + 1] {
-            assert_eq!(a.accept_in_clear(number), Ok(()));
+            assert_eq!(a.accept_in_clear(number, Access::shared()), Ok(()));
             assert_eq!(
-                a.accept_in_clear(number),
+                a.accept_in_clear(number, Access::shared()),
                 Err(Refused::Replay(Replay::Repeated))
             );
         }

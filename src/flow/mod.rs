@@ -7,6 +7,7 @@
 //! | [`entry`] | one flow, split by who writes what |
 //! | [`outgoing`], [`out_key`] | the one source of (Kri, PRSEQ, PSNTP), keys that seal |
 //! | [`floor`] | where Kris may start |
+//! | [`owner`] | which worker a flow's half belongs to |
 //! | [`incoming`], [`replay`] | keys that open, windows |
 //! | [`places`] | where those are, for all flows |
 //! | `free` | which entries and places are free |
@@ -27,6 +28,7 @@ pub mod memory;
 mod model;
 pub mod out_key;
 pub mod outgoing;
+pub mod owner;
 pub mod places;
 pub mod published;
 pub mod quiescence;
@@ -39,6 +41,7 @@ pub mod times;
 
 pub use entry::Entry;
 pub use epoch::Epoch;
+pub use owner::Access;
 pub use published::{Published, Publisher};
 pub use quiescence::{Pin, Quiescence, Reader, Stamp};
 pub use table::{Ageing, FlowTable, NoFlow};

@@ -6,10 +6,11 @@ use super::free::{Free, Linked};
 use super::incoming::{Found, Incoming, Refused};
 use super::index::{Index, NotInserted};
 use super::outgoing::{Need, Outgoing};
+use super::owner::{Access, Owner};
 use super::places::Places;
 use super::quiescence::Quiescence;
 use super::replay::Window;
-use super::sync::{AtomicU32, Ordering, SharedCell};
+use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
 use crate::crypto::{Aead, SessionKey};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -36,6 +37,7 @@ fn key_for(epoch: &Epoch, kri: u32) -> SessionKey {
 
 fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
     Need {
+        access: Access::shared(),
         aead: Aead::Aes128Gcm,
         epoch: EPOCH,
         secret: 1,
@@ -105,7 +107,7 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                 for max_age in ages {
                     let pin = reader.pin();
                     let need = need(&floors, 8, max_age);
-                    let next = out.next(&pin, need.limit, need.max_age, need.now);
+                    let next = out.next(Access::shared(), &pin, need.limit, need.max_age, need.now);
                     let number = match next {
                         Some(number) => Ok(number),
                         None => out.number(&pin, &need, |e, k| Some(key_for(e, k))),
@@ -220,6 +222,64 @@ fn a_tuple_never_has_two_live_entries() {
     });
 }
 
+/// Each worker counts a word up in so many bursts, where its owner lets it: the first one as whose it is.
+fn count_up(workers: &'static [usize]) {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    // Of all orders: the most bursts in which a worker other than the first counted.
+    let by_others = std::sync::Arc::new(AtomicUsize::new(0));
+    let most = by_others.clone();
+    explore(3, move || {
+        let q = Arc::new(Quiescence::new(workers.len()));
+        let owner = Arc::new((Owner::new(), AtomicU64::new(0), AtomicU64::new(0)));
+        owner.0.reset(&owner.1);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let run = |worker: usize, bursts: usize| {
+            let (q, owner, taken) = (q.clone(), owner.clone(), taken.clone());
+            move || {
+                let (owner, left, word) = &*owner;
+                let mut reader = q.reader(worker).unwrap();
+                let mut counted = 0;
+                for _ in 0..bursts {
+                    let pin = reader.pin();
+                    let Some(access) = owner.access(left, &pin) else {
+                        continue;
+                    };
+                    let mut seen = word.load(Ordering::Acquire);
+                    while let Err(other) = access.replace(word, seen, seen + 1) {
+                        seen = other;
+                    }
+                    taken.lock().unwrap().push((0, seen as u16));
+                    counted += 1;
+                }
+                counted
+            }
+        };
+        // The first worker to ask has it.
+        assert_eq!(run(0, 1)(), 1);
+        let others: Vec<_> = (1..workers.len())
+            .map(|worker| thread::spawn(run(worker, workers[worker])))
+            .collect();
+        run(0, workers[0])();
+        for other in others {
+            most.fetch_max(other.join().unwrap(), Relaxed);
+        }
+        assert_apart(&taken);
+        let total = taken.lock().unwrap().len() as u64;
+        assert_eq!(owner.2.load(Ordering::Relaxed), total, "none was undone");
+    });
+    assert!(by_others.load(Relaxed) > 0, "another worker gets there");
+}
+
+#[test]
+fn a_half_that_another_worker_comes_to_counts_on() {
+    count_up(&[3, 3]);
+}
+
+#[test]
+fn a_half_that_two_other_workers_come_to_counts_on() {
+    count_up(&[1, 2, 2]);
+}
+
 #[test]
 fn a_window_accepts_a_number_once() {
     explore(3, || {
@@ -231,7 +291,7 @@ fn a_window_accepts_a_number_once() {
                 thread::spawn(move || {
                     // The second number takes the first one's word away.
                     for n in [200, 200 + 128] {
-                        if window.accept(n).is_ok() {
+                        if window.accept(n, Access::shared()).is_ok() {
                             wins.fetch_add(1 << (8 * (n / 300)), Ordering::Relaxed);
                         }
                     }
@@ -292,6 +352,7 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
                     let pin = reader.pin();
                     let session = key_for(&EPOCH, 0);
                     let found = Found {
+                        access: Access::shared(),
                         aead: Aead::Aes128Gcm,
                         epoch: EPOCH,
                         kri: 0,
@@ -302,7 +363,7 @@ fn a_packet_is_taken_in_once_whoever_finds_its_key() {
                     };
                     let held = incoming.keys(false, &pin, &places).next();
                     let result = match held {
-                        Some(held) => held.accept(5, 1),
+                        Some(held) => held.accept(5, 1, Access::shared()),
                         None => incoming.take_in(&found, &pin, &places, |_| true),
                     };
                     match result {
@@ -419,6 +480,7 @@ fn a_place_goes_to_another_flow_only_when_nobody_reads_it() {
             let pin = reader.pin();
             let session = key_for(&EPOCH, kri);
             let found = Found {
+                access: Access::shared(),
                 aead: Aead::Aes128Gcm,
                 epoch: EPOCH,
                 kri,

@@ -3,11 +3,12 @@
 //! A (key, nonce) pair that repeats breaks GCM entirely, so this is the one place that gives numbers out.
 //!
 //! ```text
-//! word     chapter (32) | count (16) | PSNTP (16)      one compare-and-swap takes one number
+//! word     chapter (32) | count (16) | PSNTP (16)      replacing it takes one number
 //! keys     [even chapters][odd chapters]               chapter c is sealed with keys[c & 1]
 //! ```
 //!
-//! A *chapter* is the time between two key changes of one entry; it only goes up, so a swap of the word can succeed only
+//! Who may replace the word, and whether by a plain write or a compare-and-swap, says [`super::owner`]: either way it still is what the
+//! worker had read. A *chapter* is the time between two key changes of one entry; it only goes up, so the word is replaced only
 //! while the chapter that the worker looked at still lasts, and the number that it took belongs to that chapter's key for
 //! good. The Kri and epoch stand with the key.
 //!
@@ -25,6 +26,7 @@
 use super::epoch::Epoch;
 use super::floor::FloorCells;
 use super::out_key::OutKey;
+use super::owner::Access;
 use super::quiescence::{Pin, Stamp};
 use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
 use super::times::{LastReceived, SendTimes};
@@ -61,6 +63,8 @@ impl Number<'_> {
 /// What a worker knows when it asks for a number.
 #[derive(Clone, Copy)]
 pub struct Need<'f> {
+    /// The worker's access to the sender's half.
+    pub access: Access<'f>,
     /// The epoch that the worker's snapshot asks for.
     pub epoch: Epoch,
     /// Tells apart the SharedSecrets that one epoch may see when lists change.
@@ -252,6 +256,7 @@ impl Outgoing {
     #[inline]
     pub fn next<'p>(
         &'p self,
+        access: Access<'p>,
         pin: &'p Pin<'_>,
         limit: u16,
         max_age: u64,
@@ -265,13 +270,8 @@ impl Outgoing {
                 return None;
             }
             let next = word.following();
-            match self.word.compare_exchange_weak(
-                bits,
-                next.pack(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => {
+            match access.replace(&self.word, bits, next.pack()) {
+                Ok(()) => {
                     return Some(Number {
                         key: self.key_of(next.chapter, pin),
                         count: next.count,
@@ -321,11 +321,7 @@ impl Outgoing {
             } else {
                 return Err(NoNumber);
             };
-            if self
-                .word
-                .compare_exchange_weak(bits, next.pack(), Ordering::AcqRel, Ordering::Acquire)
-                .is_err()
-            {
+            if need.access.replace(&self.word, bits, next.pack()).is_err() {
                 continue;
             }
             let first_of_key = next.chapter != word.chapter;
@@ -352,19 +348,14 @@ impl Outgoing {
     /// Takes the next number of a flow whose options are sent in the clear: there is no key that could be used up.
     ///
     /// Chapter and count stay as they are, since a flow may have been sealed before and may be again.
-    pub fn number_in_clear(&self) -> (Prseq, u16) {
+    pub fn number_in_clear(&self, access: Access<'_>) -> (Prseq, u16) {
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::unpack(bits);
             let psntp = word.psntp.wrapping_add(1);
             let next = Word { psntp, ..word };
-            match self.word.compare_exchange_weak(
-                bits,
-                next.pack(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => {
+            match access.replace(&self.word, bits, next.pack()) {
+                Ok(()) => {
                     let n = self.earlier.fetch_add(1, Ordering::Relaxed);
                     let prseq = n % u64::from(MAX_PACKETS_PER_KEY) + 1;
                     return (Prseq::saturating(prseq as u16), psntp);

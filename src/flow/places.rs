@@ -130,6 +130,7 @@ unsafe impl super::slab::Zeroed for Place {}
 
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
+    use super::super::owner::Access;
     use super::*;
     use crate::crypto::SessionKey;
     use std::mem::offset_of;
@@ -161,7 +162,7 @@ mod tests {
                 .key
                 .write(|key| key.session = SessionKey::new(&[7; 32], &[7; 12]))
         };
-        place.window.accept(500).unwrap();
+        place.window.accept(500, Access::shared()).unwrap();
         for number in [0, 1] {
             // SAFETY: as above.
             unsafe { places.give_back(number) };
@@ -171,6 +172,6 @@ mod tests {
         assert_eq!(unsafe { place.key.read() }.session.key(), &[0; 32]);
         assert_eq!(places.take(), Some(1), "the last one that came back");
         assert_eq!(place.window.highest(), None);
-        assert_eq!(place.window.accept(500), Ok(()));
+        assert_eq!(place.window.accept(500, Access::shared()), Ok(()));
     }
 }

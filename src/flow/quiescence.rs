@@ -16,6 +16,7 @@
 //!
 //! Cost: one load and one store a burst; `passed` reads one cache line a worker and is called on rare events only.
 
+use super::owner::MAX_READERS;
 use super::sync::{AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
 
@@ -56,15 +57,19 @@ impl Quiescence {
         }
     }
 
-    /// The reader of worker `worker`; `None` if there is no such worker.
+    /// The reader of worker `worker`; `None` if there is no such worker, or there are [`MAX_READERS`] before it.
     ///
     /// One worker has one reader: a second one for the same index would hide the first one's pins, which is why this is
     /// called once at start for each index.
     #[must_use]
     pub fn reader(&self, worker: usize) -> Option<Reader<'_>> {
+        if worker >= MAX_READERS {
+            return None;
+        }
         Some(Reader {
             quiescence: self,
             copy: self.workers.get(worker)?,
+            worker: worker as u8 + 1,
         })
     }
 
@@ -87,6 +92,7 @@ impl Quiescence {
 pub struct Reader<'q> {
     quiescence: &'q Quiescence,
     copy: &'q AtomicU64,
+    worker: u8,
 }
 
 impl<'q> Reader<'q> {
@@ -100,6 +106,7 @@ impl<'q> Reader<'q> {
         }
         Pin {
             quiescence: self.quiescence,
+            worker: self.worker,
         }
     }
 
@@ -124,6 +131,7 @@ impl Drop for Reader<'_> {
 /// Proof that a burst is under way. What was found under it must not be kept beyond it, which its lifetime sees to.
 pub struct Pin<'r> {
     quiescence: &'r Quiescence,
+    worker: u8,
 }
 
 impl<'r> Pin<'r> {
@@ -131,6 +139,13 @@ impl<'r> Pin<'r> {
     #[must_use]
     pub fn quiescence(&self) -> &'r Quiescence {
         self.quiescence
+    }
+
+    /// Whose burst it is: the worker's index + 1, at most [`MAX_READERS`].
+    #[inline]
+    #[must_use]
+    pub fn worker(&self) -> u8 {
+        self.worker
     }
 }
 

@@ -7,10 +7,11 @@
 //! word   block's number (32) | one bit a PSNTP (32)
 //! ```
 //!
-//! A number is accepted by one compare-and-swap that sets its bit in its block's word, or replaces an older block's word.
+//! A number is accepted by replacing one word ([`super::owner`] says how), which sets its bit there or takes the place of an older block.
 //! Tags only go up, so a bit once set is either still there or its block is refused as too old: no number is accepted twice,
 //! whatever workers race. The window is 97 to 128 numbers wide.
 
+use super::owner::Access;
 use super::sync::{AtomicU64, Ordering};
 
 const WORDS: usize = 4;
@@ -81,7 +82,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Replay`], and nothing changes.
-    pub fn accept(&self, number: u32) -> Result<(), Replay> {
+    pub fn accept(&self, number: u32, access: Access<'_>) -> Result<(), Replay> {
         let block = number >> 5;
         let bit = 1u64 << (number & 31);
         let fresh = (u64::from(block) << 32) | bit;
@@ -99,8 +100,8 @@ impl Window {
             } else {
                 return Err(Replay::TooOld);
             };
-            match word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(()),
+            match access.replace(word, seen, next) {
+                Ok(()) => return Ok(()),
                 Err(now) => seen = now,
             }
         }
@@ -117,13 +118,13 @@ mod tests {
     fn accepts_once_and_in_any_order_within_the_window() {
         let w = Window::new();
         for n in [1_000, 1_002, 1_001, 1_090, 1_003] {
-            assert_eq!(w.accept(n), Ok(()));
-            assert_eq!(w.accept(n), Err(Replay::Repeated));
+            assert_eq!(w.accept(n, Access::shared()), Ok(()));
+            assert_eq!(w.accept(n, Access::shared()), Err(Replay::Repeated));
         }
         // 1,152 takes the place of 1,024's block, four blocks before it.
-        assert_eq!(w.accept(1_152), Ok(()));
-        assert_eq!(w.accept(1_025), Err(Replay::TooOld));
-        assert_eq!(w.accept(1_091), Ok(()));
+        assert_eq!(w.accept(1_152, Access::shared()), Ok(()));
+        assert_eq!(w.accept(1_025, Access::shared()), Err(Replay::TooOld));
+        assert_eq!(w.accept(1_091, Access::shared()), Ok(()));
         assert_eq!(w.highest(), Some(1_152));
         w.reset();
         assert_eq!(w.highest(), None);
@@ -135,10 +136,10 @@ mod tests {
             let w = Window::new();
             w.close(last);
             for n in last.saturating_sub(400)..=last {
-                assert!(w.accept(n).is_err(), "{n} of {last}");
+                assert!(w.accept(n, Access::shared()).is_err(), "{n} of {last}");
             }
             for n in last + 1..last + 300 {
-                assert_eq!(w.accept(n), Ok(()), "{n} of {last}");
+                assert_eq!(w.accept(n, Access::shared()), Ok(()), "{n} of {last}");
             }
         }
     }
@@ -154,7 +155,7 @@ mod tests {
             for step in steps {
                 let n = (top + step) as u32;
                 top = top.max(i64::from(n));
-                match w.accept(n) {
+                match w.accept(n, Access::shared()) {
                     Ok(()) => prop_assert!(accepted.insert(n)),
                     Err(Replay::Repeated) => prop_assert!(accepted.contains(&n)),
                     Err(Replay::TooOld) => prop_assert!(i64::from(n) < top - 96),
@@ -171,7 +172,7 @@ mod tests {
             for _ in 0..4 {
                 s.spawn(|| {
                     for n in 500..60_500 {
-                        if w.accept(n).is_ok() {
+                        if w.accept(n, Access::shared()).is_ok() {
                             wins.fetch_add(1, Ordering::Relaxed);
                         }
                     }

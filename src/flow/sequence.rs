@@ -11,6 +11,7 @@
 //! another generation, or whose packet has forgotten what it had heard; packets of older keys that are still under way then are
 //! far off, and are left out. In the clear there is no key, and a long jump alone is a new beginning.
 
+use super::owner::Access;
 use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A jump longer than this is a new beginning where there can be one: of the numbers that a sender may begin with, 1.6 % lie
@@ -155,7 +156,7 @@ impl Sequence {
 
     /// Counts the accepted packet `psntp`; `None` if it is the next one.
     #[inline]
-    pub fn count(&self, psntp: u16, key: KeyAge) -> Option<Step> {
+    pub fn count(&self, psntp: u16, key: KeyAge, access: Access<'_>) -> Option<Step> {
         let seen = self.word.load(Ordering::Acquire);
         let (top, missing) = unpack(seen);
         let next = top.wrapping_add(1);
@@ -164,30 +165,32 @@ impl Sequence {
         if next as u16 == psntp
             && seen != 0
             && next.wrapping_sub(first) <= LONGEST_SERIES
-            && self.swap(seen, pack(next, missing)).is_ok()
+            && access
+                .replace(&self.word, seen, pack(next, missing))
+                .is_ok()
         {
             return None;
         }
-        Some(self.count_any(psntp, key))
+        Some(self.count_any(psntp, key, access))
     }
 
     /// [`Sequence::count`] of any packet.
     #[inline(never)]
-    fn count_any(&self, psntp: u16, key: KeyAge) -> Step {
+    fn count_any(&self, psntp: u16, key: KeyAge, access: Access<'_>) -> Step {
         let mut seen = self.word.load(Ordering::Acquire);
         loop {
-            let (top, missing) = unpack(seen);
+            let (top, _) = unpack(seen);
             let number = near(top, psntp);
             let outcome = if seen == 0 {
-                self.begin(seen, ORIGIN | u32::from(psntp))
+                self.begin(access, seen, ORIGIN | u32::from(psntp))
             } else if is_far(top, number) && key == KeyAge::Old {
                 return Step::default();
             } else if is_far(top, number) && is_beginning(key, number.wrapping_sub(top) as i32) {
-                self.begin(seen, beyond(top, psntp))
+                self.begin(access, seen, beyond(top, psntp))
             } else if (number.wrapping_sub(top) as i32) > 0 {
-                self.advance(seen, number)
+                self.advance(access, seen, number)
             } else {
-                self.fill(seen, top, missing, number)
+                self.fill(access, seen, number)
             };
             match outcome {
                 Ok(step) => return step,
@@ -196,14 +199,9 @@ impl Sequence {
         }
     }
 
-    fn swap(&self, seen: u64, next: u64) -> Result<u64, u64> {
-        self.word
-            .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
-    }
-
     /// Puts the series so far away and begins one at `number`.
-    fn begin(&self, seen: u64, number: u32) -> Result<Step, u64> {
-        self.swap(seen, pack(number, 0))?;
+    fn begin(&self, access: Access<'_>, seen: u64, number: u32) -> Result<Step, u64> {
+        access.replace(&self.word, seen, pack(number, 0))?;
         let first = self.first.swap(number, Ordering::Relaxed);
         if seen != 0 {
             let (top, missing) = unpack(seen);
@@ -217,14 +215,15 @@ impl Sequence {
         Ok(Step::default())
     }
 
-    fn advance(&self, seen: u64, number: u32) -> Result<Step, u64> {
+    fn advance(&self, access: Access<'_>, seen: u64, number: u32) -> Result<Step, u64> {
         let (top, missing) = unpack(seen);
         let skipped = number.wrapping_sub(top) - 1;
         let first = self.first.load(Ordering::Relaxed);
         if number.wrapping_sub(first) > LONGEST_SERIES && skipped == 0 {
-            return self.begin(seen, number);
+            return self.begin(access, seen, number);
         }
-        self.swap(seen, pack(number, missing.saturating_add(skipped)))?;
+        let next = pack(number, missing.saturating_add(skipped));
+        access.replace(&self.word, seen, next)?;
         Ok(Step {
             skipped,
             ..Step::default()
@@ -232,7 +231,8 @@ impl Sequence {
     }
 
     /// A number that is not above the highest: it fills a hole, or comes from before what was taken for the first.
-    fn fill(&self, seen: u64, top: u32, missing: u32, number: u32) -> Result<Step, u64> {
+    fn fill(&self, access: Access<'_>, seen: u64, number: u32) -> Result<Step, u64> {
+        let (top, missing) = unpack(seen);
         let first = self.first.load(Ordering::Relaxed);
         let before = first.wrapping_sub(number) as i32;
         let skipped = (before - 1).max(0) as u32;
@@ -241,7 +241,7 @@ impl Sequence {
         } else {
             missing.saturating_sub(1)
         };
-        self.swap(seen, pack(top, missing))?;
+        access.replace(&self.word, seen, pack(top, missing))?;
         if before > 0 {
             self.first.store(number, Ordering::Relaxed);
         }
@@ -287,7 +287,7 @@ mod tests {
     fn counts(numbers: &[u16]) -> SequenceCounts {
         let s = Sequence::new();
         for &n in numbers {
-            s.count(n, KeyAge::Current);
+            s.count(n, KeyAge::Current, Access::shared());
         }
         s.counts()
     }
@@ -316,11 +316,11 @@ mod tests {
     fn a_jump_with_a_new_key_is_a_new_beginning() {
         let s = Sequence::new();
         for n in [1, 2, 4] {
-            s.count(n, KeyAge::Current);
+            s.count(n, KeyAge::Current, Access::shared());
         }
-        s.count(30_000, KeyAge::Fresh);
-        s.count(5, KeyAge::Old);
-        s.count(30_002, KeyAge::Current);
+        s.count(30_000, KeyAge::Fresh, Access::shared());
+        s.count(5, KeyAge::Old, Access::shared());
+        s.count(30_002, KeyAge::Current, Access::shared());
         assert_eq!(
             s.counts(),
             SequenceCounts {
@@ -329,9 +329,9 @@ mod tests {
                 reordered: 0
             }
         );
-        s.count(30_005, KeyAge::New);
+        s.count(30_005, KeyAge::New, Access::shared());
         assert_eq!(s.counts().lost, 4, "a short jump with a new key is loss");
-        s.count(31_006, KeyAge::New);
+        s.count(31_006, KeyAge::New, Access::shared());
         assert_eq!(
             s.counts().lost,
             1_004,
@@ -344,7 +344,7 @@ mod tests {
         let s = Sequence::new();
         for n in [40_000, 40_001, 100, 101, 103, 60_000] {
             let number = s.extend(n);
-            s.count(n, KeyAge::None);
+            s.count(n, KeyAge::None, Access::shared());
             assert_eq!(
                 s.extend(n),
                 number,
@@ -363,7 +363,7 @@ mod tests {
         s.first.store(ORIGIN, Ordering::Relaxed);
         let next = (ORIGIN + LONGEST_SERIES + 1) as u16;
         for n in 0..10 {
-            s.count(next.wrapping_add(n), KeyAge::Current);
+            s.count(next.wrapping_add(n), KeyAge::Current, Access::shared());
         }
         let counts = s.counts();
         assert_eq!(counts.lost, 7);
@@ -385,7 +385,7 @@ mod tests {
             let mut top = None;
             let mut reordered = 0;
             for &(_, i) in &order {
-                s.count(start.wrapping_add(i as u16), KeyAge::Current);
+                s.count(start.wrapping_add(i as u16), KeyAge::Current, Access::shared());
                 if top.is_some_and(|t| i < t) { reordered += 1; }
                 top = top.max(Some(i));
             }

@@ -1,6 +1,6 @@
 use super::super::incoming::Found;
 use super::super::memory::Behind;
-use super::super::{Epoch, Reader};
+use super::super::{Access, Epoch, Reader};
 use super::*;
 use crate::crypto::Aead;
 use crate::crypto::SessionKey;
@@ -148,6 +148,7 @@ fn what_an_evicted_flow_accepted_is_not_accepted_again() {
         let session = SessionKey::new(&[1; 32], &[0; 12]);
         for psntp in [50, 54, 52] {
             let found = Found {
+                access: Access::shared(),
                 aead: Aead::Aes128Gcm,
                 epoch,
                 kri: 2,
@@ -220,6 +221,7 @@ fn places_of_flows_that_age_out_come_back() {
                 let e = flow(&t, 8 * round + n, now, &pin).unwrap();
                 let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                 let found = Found {
+                    access: Access::shared(),
                     aead: Aead::Aes128Gcm,
                     epoch: EPOCH,
                     kri,
@@ -284,7 +286,7 @@ fn threads_share_one_entry_a_tuple() {
                         }
                     };
                     assert_eq!(*entry.tuple(), tuple);
-                    let (_, psntp) = entry.outgoing.number_in_clear();
+                    let (_, psntp) = entry.outgoing.number_in_clear(Access::shared());
                     mine.push((entry.since(), u32::from(psntp)));
                 }
                 drop(reader);
@@ -339,6 +341,7 @@ fn threads_find_a_flows_own_keys_in_its_places() {
                     }
                     let session = SessionKey::new(&[n as u8; 32], &[0; 12]);
                     let found = Found {
+                        access: Access::shared(),
                         aead: Aead::Aes128Gcm,
                         epoch: Epoch::default(),
                         kri: i,

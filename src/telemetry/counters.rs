@@ -171,7 +171,7 @@ counters! {
         PassedOverMtu Out "over_mtu": "The option would have made it larger than the MTU."
         PassedCannotInsert Out "cannot_insert": "Destination Options header full, or no headroom."
         PassedFlowTableFull Both "flow_table_full": "No room for a new flow."
-        PassedKeyNotReady Out "key_not_ready": "No key for the flow yet."
+        PassedKeyNotReady Out "key_not_ready": "No key for the flow yet, or it has just come to this worker from another."
         PassedKeyAwaited Out "key_awaited": "Registered, but a secret or a generation of the pair is still to come."
         PassedNotServed Both "not_served": "Another appliance serves the entry inside."
         PassedNotMarked In "not_marked": "The pair matches, but the packet carries no option."
@@ -206,8 +206,8 @@ counters! {
         ReplayedRepeated In "repeated": "PSNTP seen before."
         ReplayedTooOld In "too_old": "PSNTP behind the replay window."
     }
-    "contended" Merged "Options dropped because another worker was changing the flow's keys" {
-        Contended In: "Option dropped: the flow's keys were being changed."
+    "contended" Merged "Options dropped because another worker had the flow in hand" {
+        Contended In: "Option dropped: the flow's keys were being changed, or it has just come to this worker from another."
     }
     "dropped" Directed by "reason" "Packets that were not forwarded" {
         DroppedMalformed Both "malformed": "Malformed, and the policy drops these."

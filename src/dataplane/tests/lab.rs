@@ -94,13 +94,22 @@ pub fn boot_with(config: &Config, grants: &[Arc<Grant>], state: &mut State) -> S
     Shared::new(telemetry, table, view, Kernel::detect(), Clock::new(HZ))
 }
 
+/// Which worker gets a packet: the same one for both directions of a pair of addresses.
+fn worker_of(packet: &[u8]) -> usize {
+    let addresses = packet.get(22..54).unwrap_or_default();
+    addresses
+        .iter()
+        .map(|byte| usize::from(*byte))
+        .sum::<usize>()
+        % WORKERS
+}
+
 /// A running appliance.
 pub struct Gate<'s> {
     pub shared: &'s Shared,
     pub workers: Vec<Worker<'s>>,
     publisher: Publisher<'s, View>,
     ageing: Ageing<'s>,
-    turn: usize,
 }
 
 impl<'s> Gate<'s> {
@@ -112,30 +121,55 @@ impl<'s> Gate<'s> {
                 .collect(),
             publisher: Publisher::new(&shared.view),
             ageing: Ageing::new(&shared.table),
-            turn: 0,
         }
     }
 
-    /// Pushes packets through, in bursts that the workers take in turn; returns those that go on.
+    /// Pushes packets through in bursts, each flow's to one worker, as a network card would; returns those that go on.
     pub fn pass(&mut self, direction: Direction, packets: &[Vec<u8>], now: u64) -> Vec<Vec<u8>> {
         let mut passed = Vec::new();
         for chunk in packets.chunks(24) {
-            let mut burst: Vec<VecBuf> = chunk.iter().map(|p| VecBuf::new(p)).collect();
-            self.turn += 1;
-            let worker = &mut self.workers[self.turn % WORKERS];
-            let fates = match direction {
-                Direction::Out => worker.outbound(&mut burst, now),
-                Direction::In => worker.inbound(&mut burst, now),
-            };
-            for (at, buf) in burst.iter().enumerate() {
-                if fates.get(at) == Fate::Forward {
-                    passed.push(buf.data().to_vec());
-                }
+            let mut left = vec![None; chunk.len()];
+            for worker in 0..WORKERS {
+                let (places, burst): (Vec<_>, Vec<_>) = chunk
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, packet)| worker_of(packet) == worker)
+                    .map(|(at, packet)| (at, packet.clone()))
+                    .unzip();
+                let burst = self.burst(worker, direction, &burst, now);
+                places
+                    .iter()
+                    .zip(burst)
+                    .for_each(|(at, packet)| left[*at] = packet);
             }
-            // As the poll loop does when it finds nothing.
-            self.workers.iter_mut().for_each(Worker::quiesce);
+            passed.extend(left.into_iter().flatten());
         }
         passed
+    }
+
+    /// Hands a worker one burst; returns what becomes of each packet, and `None` for those that do not go on.
+    pub fn burst(
+        &mut self,
+        worker: usize,
+        direction: Direction,
+        packets: &[Vec<u8>],
+        now: u64,
+    ) -> Vec<Option<Vec<u8>>> {
+        let mut burst: Vec<VecBuf> = packets.iter().map(|p| VecBuf::new(p)).collect();
+        let worker = &mut self.workers[worker];
+        let fates = match direction {
+            Direction::Out => worker.outbound(&mut burst, now),
+            Direction::In => worker.inbound(&mut burst, now),
+        };
+        let goes_on = |at: usize| fates.get(at) == Fate::Forward;
+        let left = burst
+            .iter()
+            .enumerate()
+            .map(|(at, buf)| goes_on(at).then(|| buf.data().to_vec()))
+            .collect();
+        // As the poll loop does when it finds nothing.
+        self.workers.iter_mut().for_each(Worker::quiesce);
+        left
     }
 
     /// What the management core does every now and then.

@@ -226,6 +226,40 @@ fn hosts_see_their_own_bytes_and_the_wire_sees_none_of_the_metrics() {
     }
 }
 
+/// A flow's packets come to the other worker, then to both in turn. Nothing of it is lost, and no number or packet is taken twice; only the
+/// other worker's first burst goes without.
+#[test]
+fn a_flow_may_come_to_another_worker() {
+    let setup = Setup::default();
+    let (sa, sb) = boot_both(&setup);
+    let (mut a, mut b) = (Gate::new(&sa), Gate::new(&sb));
+    let mut log = Vec::new();
+    let mut number = 0;
+    for (step, worker) in [0, 1, 1, 0, 1, 0, 1, 1].into_iter().enumerate() {
+        let now = HZ + step as u64;
+        let original: Vec<_> = (0..16).map(|n| datagram(&tuple(0), number + n)).collect();
+        number += 16;
+        let marked = a.burst(worker, Direction::Out, &original, now);
+        let marked: Vec<_> = marked.into_iter().map(Option::unwrap).collect();
+        assert_eq!(marked == original, step == 1, "step {step}");
+        // The receiving flow begins at the other worker, and leaves it when `worker` is 1 for the first time with options.
+        let opened = b.burst(1 - worker, Direction::In, &marked, now);
+        assert!(opened.iter().flatten().eq(&original), "step {step}");
+        let again = b.burst(worker, Direction::In, &marked, now);
+        assert!(again.iter().flatten().eq(&original), "step {step}");
+        log.extend(marked);
+    }
+    assert_eq!(a.count(Direction::Out, Counter::MarkedSealed), 7 * 16);
+    assert_eq!(a.count(Direction::Out, Counter::PassedKeyNotReady), 16);
+    // The copies came to the worker whose the flow was not.
+    assert_eq!(b.count(Direction::In, Counter::Contended), 16);
+    assert_eq!(b.count(Direction::In, Counter::Opened), 7 * 16);
+    assert_eq!(b.count(Direction::In, Counter::ReplayedRepeated), 6 * 16);
+    Witness::new().watch(&a, &log);
+    let counts = b.flow(&tuple(0).reversed(), |e| e.sequence.counts());
+    assert_eq!((counts.unwrap().received, counts.unwrap().lost), (112, 0));
+}
+
 #[test]
 fn round_trip_and_server_delay_are_the_wires_and_the_servers() {
     let setup = Setup::default();
