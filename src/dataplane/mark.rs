@@ -319,7 +319,7 @@ fn number_under_change<'p>(
         now: turn.now,
         random: tools.random.next(),
     };
-    let number = entry
+    let (number, current) = entry
         .outgoing
         .number(turn.pin, &need, |epoch, kri| {
             let route = route.or_else(|| turn.route(c, pair))?;
@@ -327,11 +327,11 @@ fn number_under_change<'p>(
             snapshot.session_key(&route, epoch, &c.packet.tuple, kri)
         })
         .map_err(|_| Counter::PassedKeyNotReady)?;
-    if number.first_of_key {
+    if number.is_first_of_key() {
         turn.count(Counter::KeyChanges);
     }
-    turn.note(entry, pair, number.current);
-    if !number.current && is_gone(turn, c, pair, entry, &number.key.epoch) {
+    turn.note(entry, pair, current);
+    if !current && is_gone(turn, c, pair, entry, &number.key.epoch) {
         return Err(Counter::PassedKeyNotReady);
     }
     Ok(number)

@@ -77,7 +77,7 @@ fn two_workers_never_share_a_number_across_a_key_change() {
                         let pin = reader.pin();
                         let need = need(&floors, 2, u64::MAX);
                         let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
-                        if let Ok(n) = number {
+                        if let Ok((n, _)) = number {
                             assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                             taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                         }
@@ -109,10 +109,10 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                     let need = need(&floors, 8, max_age);
                     let next = out.next(Access::shared(), &pin, need.limit, need.max_age, need.now);
                     let number = match next {
-                        Some(number) => Ok(number),
+                        Some(number) => Ok((number, true)),
                         None => out.number(&pin, &need, |e, k| Some(key_for(e, k))),
                     };
-                    if let Ok(n) = number {
+                    if let Ok((n, _)) = number {
                         assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                         taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                     }
@@ -150,7 +150,7 @@ fn a_key_that_is_taken_back_is_never_read() {
                         serial: generation,
                         ..need(&floors, 2, u64::MAX)
                     };
-                    if let Ok(n) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
+                    if let Ok((n, _)) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
                         let key = key_for(&n.key.epoch, n.key.kri);
                         assert_eq!(n.key.session.key(), key.key());
                         let named = n.key.epoch.src_generation << 8 | n.key.kri;
@@ -184,7 +184,7 @@ fn a_key_is_overwritten_only_when_nobody_reads_it() {
                     let pin = reader.pin();
                     let need = need(&floors, 1, u64::MAX);
                     // The cell's own tracking finds a write that meets a read.
-                    if let Ok(n) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
+                    if let Ok((n, _)) = out.number(&pin, &need, |e, k| Some(key_for(e, k))) {
                         assert_eq!(n.key.session.key()[1], n.key.kri as u8);
                     }
                 }

@@ -45,10 +45,6 @@ pub struct Number<'p> {
     count: u16,
     /// PSN This Packet.
     pub psntp: u16,
-    /// Whether `key` is of the epoch and secret that were asked for; if not, a later packet moves on.
-    pub current: bool,
-    /// Whether this packet is the first of its key.
-    pub first_of_key: bool,
 }
 
 impl Number<'_> {
@@ -57,6 +53,12 @@ impl Number<'_> {
     #[must_use]
     pub fn prseq(&self) -> Prseq {
         self.key.prseq(self.count)
+    }
+
+    /// Whether this packet is the first of its key.
+    #[must_use]
+    pub fn is_first_of_key(&self) -> bool {
+        self.count == 1
     }
 }
 
@@ -253,7 +255,7 @@ impl Outgoing {
 
     /// Takes the next number of the key in use, for a flow that has settled in its epoch: what nearly every packet does. `None` where
     /// the key is due to change, or the next one to be prepared: [`Outgoing::number`] does that.
-    #[inline]
+    #[inline(always)]
     pub fn next<'p>(
         &'p self,
         access: Access<'p>,
@@ -276,8 +278,6 @@ impl Outgoing {
                         key: self.key_of(next.chapter, pin),
                         count: next.count,
                         psntp: next.psntp,
-                        current: true,
-                        first_of_key: false,
                     });
                 }
                 Err(seen) => bits = seen,
@@ -285,7 +285,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes the next number for a sealed packet, changing the key first where that is due.
+    /// Takes the next number for a sealed packet, changing the key first where that is due; and whether its key is of the epoch and secret
+    /// that were asked for. If not, a later packet moves on.
     ///
     /// `derive` gives the key of an epoch and Kri, or `None` if its secret is gone.
     ///
@@ -296,7 +297,7 @@ impl Outgoing {
         pin: &'p Pin<'_>,
         need: &Need<'_>,
         mut derive: impl FnMut(&Epoch, u32) -> Option<SessionKey>,
-    ) -> Result<Number<'p>, NoNumber> {
+    ) -> Result<(Number<'p>, bool), NoNumber> {
         loop {
             let bits = self.word.load(Ordering::Acquire);
             let word = Word::unpack(bits);
@@ -335,13 +336,13 @@ impl Outgoing {
                 self.stamp_spare(pin);
             }
             let key = self.key_of(next.chapter, pin);
-            return Ok(Number {
+            let current = key.epoch == need.epoch && self.secret_of(next.chapter) == need.secret;
+            let number = Number {
                 key,
                 count: next.count,
                 psntp: next.psntp,
-                current: key.epoch == need.epoch && self.secret_of(next.chapter) == need.secret,
-                first_of_key,
-            });
+            };
+            return Ok((number, current));
         }
     }
 

@@ -1,4 +1,5 @@
 use super::super::floor::Floors;
+use super::super::owner::Owner;
 use super::super::quiescence::Quiescence;
 use super::*;
 use std::collections::HashSet;
@@ -59,12 +60,12 @@ fn counts_rotates_at_the_limit_and_flips_f() {
     let mut seen = HashSet::new();
     for i in 0..3_000u32 {
         let pin = reader.pin();
-        let n = out.number(&pin, &need, derive).unwrap();
+        let (n, current) = out.number(&pin, &need, derive).unwrap();
         assert_eq!(n.key.kri, i / 300);
         assert_eq!(n.key.f(), (i / 300) % 2 == 1);
         assert_eq!(n.psntp, 101u16.wrapping_add(i as u16));
-        assert_eq!(n.first_of_key, i % 300 == 0);
-        assert!(n.current);
+        assert_eq!(n.is_first_of_key(), i % 300 == 0);
+        assert!(current);
         assert!(seen.insert((n.key.kri, n.prseq().get())));
     }
     assert_eq!(out.packets(), 3_000);
@@ -83,22 +84,24 @@ fn a_new_epoch_starts_at_kri_0_and_an_old_snapshot_never_leads_back() {
     };
     let second = need(&floors, newer, 1_000);
     assert_eq!(
-        out.number(&reader.pin(), &first, derive).unwrap().key.epoch,
+        out.number(&reader.pin(), &first, derive)
+            .unwrap()
+            .0
+            .key
+            .epoch,
         EPOCH
     );
     assert_eq!(
         out.number(&reader.pin(), &second, derive)
             .unwrap()
+            .0
             .key
             .epoch,
         newer
     );
     let n = reader.pin();
-    let back = out.number(&n, &first, derive).unwrap();
-    assert_eq!(
-        (back.key.epoch, back.key.kri, back.current),
-        (newer, 0, false)
-    );
+    let (back, current) = out.number(&n, &first, derive).unwrap();
+    assert_eq!((back.key.epoch, back.key.kri, current), (newer, 0, false));
 }
 
 #[test]
@@ -115,7 +118,7 @@ fn each_new_epoch_begins_with_the_next_packet() {
         for _ in 0..2 {
             let pin = reader.pin();
             let need = need(&floors, epoch, 1_000);
-            assert!(out.number(&pin, &need, derive).unwrap().current);
+            assert!(out.number(&pin, &need, derive).unwrap().1);
         }
     }
     // Two changes in one burst would overwrite a key that may be in sight.
@@ -126,7 +129,7 @@ fn each_new_epoch_begins_with_the_next_packet() {
             ..EPOCH
         };
         let need = need(&floors, epoch, 1_000);
-        out.number(&pin, &need, derive).unwrap().current
+        out.number(&pin, &need, derive).unwrap().1
     });
     assert_eq!(current, [true, false]);
 }
@@ -145,7 +148,7 @@ fn an_aged_key_and_a_changed_secret_are_replaced() {
         want.now = now;
         want.secret = secret;
         let pin = reader.pin();
-        out.number(&pin, &want, derive).unwrap().key.kri
+        out.number(&pin, &want, derive).unwrap().0.key.kri
     };
     assert_eq!(kri_at(5, 7), 0);
     assert_eq!(kri_at(1_004, 7), 0);
@@ -164,7 +167,7 @@ fn a_flow_that_comes_back_starts_above_all_it_used() {
         let out = Outgoing::new();
         for _ in 0..600 {
             let pin = reader.pin();
-            let n = out.number(&pin, &need, derive).unwrap();
+            let (n, _) = out.number(&pin, &need, derive).unwrap();
             assert!(
                 seen.insert((n.key.kri, n.prseq().get())),
                 "a number came back"
@@ -212,7 +215,7 @@ fn a_flow_that_was_in_clear_for_a_while_goes_on_where_its_key_was() {
     for epoch in [EPOCH, newer] {
         for _ in 0..3 {
             let pin = reader.pin();
-            let n = out
+            let (n, _) = out
                 .number(&pin, &need(&floors, epoch, 1_000), derive)
                 .unwrap();
             let generation = n.key.epoch.src_generation;
@@ -222,7 +225,7 @@ fn a_flow_that_was_in_clear_for_a_while_goes_on_where_its_key_was() {
     }
 }
 
-/// Real threads on one flow, while keys are used up every 300 packets and the epoch changes under way.
+/// Real threads on one flow, which is the first one's until another comes, while keys are used up every 300 packets and the epoch changes under way.
 #[test]
 fn threads_never_share_a_number() {
     const THREADS: usize = 4;
@@ -230,11 +233,14 @@ fn threads_never_share_a_number() {
     let q = Quiescence::new(THREADS);
     let floors = Floors::new(1 << 10, false).unwrap();
     let out = Outgoing::new();
+    let (owner, left) = (Owner::new(), AtomicU64::new(0));
+    owner.reset(&left);
     let all = Mutex::new(Vec::new());
     let missed = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|s| {
         for worker in 0..THREADS {
             let (q, floors, out, all, missed) = (&q, &floors, &out, &all, &missed);
+            let (owner, left) = (&owner, &left);
             s.spawn(move || {
                 let mut reader = q.reader(worker).unwrap();
                 let mut mine = Vec::new();
@@ -244,9 +250,17 @@ fn threads_never_share_a_number() {
                         ..EPOCH
                     };
                     let pin = reader.pin();
+                    let Some(access) = owner.access(left, &pin) else {
+                        missed.fetch_add(16, Ordering::Relaxed);
+                        continue;
+                    };
+                    let need = Need {
+                        access,
+                        ..need(floors, epoch, 300)
+                    };
                     for _ in 0..16 {
-                        match out.number(&pin, &need(floors, epoch, 300), derive) {
-                            Ok(n) => {
+                        match out.number(&pin, &need, derive) {
+                            Ok((n, _)) => {
                                 let (e, k) = (n.key.epoch, n.key.kri);
                                 assert_eq!(
                                     n.key.session.key(),
