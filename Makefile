@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Where scripts/setup.sh puts tools that are not installed.
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
 
-.PHONY: help setup build test lint deny unit model guard demo bench clean
+.PHONY: help setup build test lint deny unit model guard both demo bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,19 @@ setup: ## Install what is missing, reserve hugepages where permitted
 build: setup ## Build the release binary
 	cargo build --release --locked
 
-test: setup lint deny unit model guard ## Check everything and run every test
+test: setup lint deny both ## Check everything and run every test
+
+# Tests mostly wait for what they have started, so what only computes runs beside them, at the lowest priority, as soon as cargo
+# has let go of the build directory.
+both: setup
+	cargo test --locked --no-run
+	@echo "make model and make guard run beside the tests, and say what they found afterwards"
+	@(sleep 5; exec nice -n 19 make --no-print-directory model guard) >target/beside.log 2>&1 & beside=$$!; \
+	trap 'kill $$beside 2>/dev/null' EXIT; \
+	cargo test --locked || exit; \
+	wait $$beside; status=$$?; \
+	cat target/beside.log; \
+	exit $$status
 
 lint: setup
 	cargo fmt --check
@@ -33,9 +45,9 @@ unit: setup
 model: setup
 	cargo test --locked --features loom --lib model
 
-# Our own code optimised, the libraries as they were built for tests. What time it takes does not matter.
+# Our own code optimised, and in one piece; the libraries as they were built for tests. What time it takes does not matter.
 guard: setup ## Count the instructions that packets take, against bounds
-	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo run --locked --example instructions
+	cargo run --locked $(addprefix --config profile.dev.package.pdmgate.,opt-level=3 codegen-units=1) --example instructions
 
 demo: build ## Two hosts, two appliances between them, and what these measure
 	scripts/demo.sh

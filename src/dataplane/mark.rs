@@ -1,8 +1,8 @@
 //! Outbound, third and fourth stage: give each packet of a pair its option, then seal all options at once.
 //!
-//! Marking runs twice over the burst. First it decides and takes numbers: each number is taken by a locked instruction, before which a
-//! processor ends all writing, so there is little of it; and the keys are fetched meanwhile. Then a burst's Global Pointers are reserved by
-//! one shared write, and it writes.
+//! Marking runs twice over the burst. First it decides and takes numbers, and has the keys fetched that go with them. (Where a flow is several
+//! workers', its number is taken by a locked instruction, before which a processor ends all writing: there is little of it yet.) Then a
+//! burst's Global Pointers are reserved by one shared write, and it writes.
 
 use super::BURST;
 use super::classify::{Candidates, Class, Whole};
@@ -42,31 +42,34 @@ pub(super) fn mark<'p, B: PacketBuf>(
     let mut marked = OfEach::default();
     let mut known = None;
     for (at, (buf, c)) in burst.iter_mut().zip(&candidates.all).enumerate() {
-        let mark = match (c.class, c.likely) {
-            (Class::Common(common), Some(entry)) => settled(turn, &mut known, buf, common, entry),
-            (Class::Common(common), None) => turn.why_passes(buf.data(), common).map(|reason| {
-                turn.count(reason);
-                Mark::None
-            }),
-            _ => None,
-        };
-        let mark = mark.unwrap_or_else(|| {
-            let mut of_common = None;
-            let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
-                return Mark::None;
-            };
-            mark_any(turn, tools, buf, fates, &whole, c.likely).unwrap_or_else(|reason| {
-                turn.count(reason);
-                Mark::None
-            })
-        });
-        match mark {
-            Mark::None => {}
+        if let (Class::Common(common), Some(entry)) = (c.class, c.likely)
+            && let Some(number) = settled(turn, &mut known, buf, common, entry)
+        {
             // A common packet is not from a link-local address.
-            Mark::Numbered(..) => marked.other += 1,
-            Mark::Written(entry, ..) => *marked.of(&entry.tuple().src) += 1,
+            marked.other += 1;
+            // There are as many candidates as packets in a burst.
+            let _ = marks.try_push(Mark::Numbered(entry, number));
+            continue;
         }
-        // There are as many candidates as packets in a burst.
+        let mark = if let (Class::Common(common), None) = (c.class, c.likely)
+            && let Some(reason) = turn.why_passes(buf.data(), common)
+        {
+            Err(reason)
+        } else {
+            let mut of_common = None;
+            match candidates.whole(at, buf.data(), &mut of_common) {
+                Some(whole) => mark_any(turn, tools, buf, fates, &whole, c.likely),
+                None => Ok(Mark::None),
+            }
+        };
+        let mark = mark.unwrap_or_else(|reason| {
+            turn.count(reason);
+            Mark::None
+        });
+        if let Mark::Written(entry, ..) = mark {
+            *marked.of(&entry.tuple().src) += 1;
+        }
+        // As above.
         let _ = marks.try_push(mark);
     }
     let pointers = turn.shared.pointers.reserve(marked);
@@ -82,7 +85,7 @@ fn settled<'p, B: PacketBuf>(
     buf: &B,
     common: Common,
     entry: &'p Entry,
-) -> Option<Mark<'p>> {
+) -> Option<Number<'p>> {
     let policy = &turn.view.snapshot.policy;
     let note = entry.noted();
     let frame = buf.data();
@@ -98,13 +101,12 @@ fn settled<'p, B: PacketBuf>(
         return None;
     }
     let access = entry.sending(turn.pin)?;
-    let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
     let outgoing = &entry.outgoing;
-    let number = outgoing.next(access, turn.pin, limit, max_age, turn.now)?;
+    let number = outgoing.next(access, turn.pin, policy.packets_per_key, turn.oldest)?;
     flow::prefetch(number.key);
     outgoing.send_times.prefetch(number.psntp);
     known.stats.add(PairingCounter::Marked, 1);
-    Some(Mark::Numbered(entry, number))
+    Some(number)
 }
 
 /// Marks any packet, if it is to be.
@@ -268,12 +270,8 @@ fn number<'p>(
 ) -> Result<Number<'p>, Counter> {
     let access = sending(turn, entry)?;
     if pair.settled {
-        let policy = &turn.view.snapshot.policy;
-        let (limit, max_age) = (policy.packets_per_key, policy.key_age_cycles);
-        let next = entry
-            .outgoing
-            .next(access, turn.pin, limit, max_age, turn.now);
-        if let Some(n) = next {
+        let limit = turn.view.snapshot.policy.packets_per_key;
+        if let Some(n) = entry.outgoing.next(access, turn.pin, limit, turn.oldest) {
             return Ok(n);
         }
     }

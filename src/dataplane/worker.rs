@@ -45,6 +45,8 @@ pub(super) struct Turn<'p> {
     pub direction: Direction,
     /// When the burst was received, in cycles.
     pub now: u64,
+    /// Keys that were in use then, in cycles, or before, are due to change.
+    pub oldest: u64,
     counters: &'p DirectionCounters,
     worker: usize,
 }
@@ -147,6 +149,7 @@ impl<'s> Worker<'s> {
             view,
             direction,
             now,
+            oldest: now.saturating_sub(view.snapshot.policy.key_age_cycles),
             counters: self.counters.of(direction),
             worker: self.index,
         };

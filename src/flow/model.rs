@@ -45,7 +45,7 @@ fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
         floor: floors.cells(0, 0).unwrap(),
         limit,
         max_age,
-        now: 0,
+        now: 1,
         random: 0,
     }
 }
@@ -107,7 +107,8 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
                 for max_age in ages {
                     let pin = reader.pin();
                     let need = need(&floors, 8, max_age);
-                    let next = out.next(Access::shared(), &pin, need.limit, need.max_age, need.now);
+                    let oldest = need.now.saturating_sub(max_age);
+                    let next = out.next(Access::shared(), &pin, need.limit, oldest);
                     let number = match next {
                         Some(number) => Ok((number, true)),
                         None => out.number(&pin, &need, |e, k| Some(key_for(e, k))),

@@ -254,20 +254,20 @@ impl Outgoing {
     }
 
     /// Takes the next number of the key in use, for a flow that has settled in its epoch: what nearly every packet does. `None` where
-    /// the key is due to change, or the next one to be prepared: [`Outgoing::number`] does that.
+    /// the key is due to change, as it has been in use since `oldest` (cycles) or before, or the next one to be prepared:
+    /// [`Outgoing::number`] does that.
     #[inline(always)]
     pub fn next<'p>(
         &'p self,
         access: Access<'p>,
         pin: &'p Pin<'_>,
         limit: u16,
-        max_age: u64,
-        now: u64,
+        oldest: u64,
     ) -> Option<Number<'p>> {
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::unpack(bits);
-            let aged = now.saturating_sub(self.born.load(Ordering::Relaxed)) >= max_age;
+            let aged = self.born.load(Ordering::Relaxed) <= oldest;
             if word.chapter == 0 || word.count >= limit || prepares(word.count, limit) || aged {
                 return None;
             }

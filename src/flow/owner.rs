@@ -145,10 +145,8 @@ mod tests {
         assert_eq!(alone(&other), None, "it is the first one's");
         assert_eq!(alone(&other), None, "who may still be writing");
         assert_eq!(alone(&first), Some(false), "but knows now that it leaves");
-        drop(other);
         let other = b.pin();
         assert_eq!(alone(&other), None, "its burst lasts");
-        drop(first);
         let first = a.pin();
         assert_eq!(alone(&first), Some(false));
         assert_eq!(alone(&other), Some(false), "it has ended");
