@@ -322,7 +322,10 @@ impl Outgoing {
             } else {
                 return Err(NoNumber);
             };
-            if need.access.replace(&self.word, bits, next.pack()).is_err() {
+            // To take a key back that was prepared changes the word.
+            if self.word.load(Ordering::Acquire) != bits
+                || need.access.replace(&self.word, bits, next.pack()).is_err()
+            {
                 continue;
             }
             let first_of_key = next.chapter != word.chapter;

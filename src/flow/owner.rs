@@ -48,13 +48,20 @@ impl<'p> Access<'p> {
         Self::new(false)
     }
 
-    /// Replaces `seen`, which was read under this pin, in a word of the half.
+    /// What is right for words that only one thread changes.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub(crate) fn alone() -> Self {
+        Self::new(true)
+    }
+
+    /// Replaces `seen` in a word of the half: what the worker read there under this pin, and has not changed since.
     ///
     /// # Errors
     /// What the word is instead, where other workers change it too.
     #[inline(always)]
     pub(super) fn replace(self, word: &AtomicU64, seen: u64, next: u64) -> Result<(), u64> {
         if self.alone {
+            debug_assert_eq!(word.load(Ordering::Relaxed), seen, "nobody else writes");
             word.store(next, Ordering::Release);
             return Ok(());
         }
