@@ -14,9 +14,9 @@
 //!
 //! The key of chapter c + 1 is *prepared* in the other place by whichever worker wins `claim` (losers never wait: they go on
 //! in chapter c), beginning when half of chapter c is used; it replaces the key of c - 1, so it is written only after each
-//! worker has ended the burst in which it might have used that one. *Publishing* is to take the first
-//! number of c + 1, which anyone does who takes numbers, so a worker that stalls while it holds the claim holds up nobody before chapter c is used up. A key that was prepared for an epoch or a
-//! secret that is out of date by then is taken back.
+//! worker has ended the burst in which it might have used that one. *Publishing* is to take the first number of c + 1, which anyone
+//! does who takes numbers, so a worker that stalls while it holds the claim holds up nobody before chapter c is used up. A key that was
+//! prepared for an epoch or a secret that is out of date by then is taken back.
 //!
 //! Within a chapter PRSEQ walks by what stands with the key (`out_key.rs`), and meets each of 1 … 32,767 once.
 //!
