@@ -231,8 +231,8 @@ fn count_up(workers: &'static [usize]) {
     let most = by_others.clone();
     explore(3, move || {
         let q = Arc::new(Quiescence::new(workers.len()));
-        let owner = Arc::new((Owner::new(), AtomicU64::new(0), AtomicU64::new(0)));
-        owner.0.reset(&owner.1);
+        let (owner, left) = Owner::fresh();
+        let owner = Arc::new((owner, left, AtomicU64::new(0)));
         let taken = Arc::new(Mutex::new(Vec::new()));
         let run = |worker: usize, bursts: usize| {
             let (q, owner, taken) = (q.clone(), owner.clone(), taken.clone());
@@ -266,7 +266,7 @@ fn count_up(workers: &'static [usize]) {
         }
         assert_apart(&taken);
         let total = taken.lock().unwrap().len() as u64;
-        assert_eq!(owner.2.load(Ordering::Relaxed), total, "none was undone");
+        assert_eq!(owner.2.load(Relaxed), total, "none was undone");
     });
     assert!(by_others.load(Relaxed) > 0, "another worker gets there");
 }

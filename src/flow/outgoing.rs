@@ -428,7 +428,7 @@ impl Outgoing {
                 self.serial.store(need.serial, Ordering::Relaxed);
                 return true;
             }
-            if !self.withdraw(chapter) {
+            if !self.withdraw(chapter, need.access) {
                 return false;
             }
         }
@@ -476,7 +476,7 @@ impl Outgoing {
     /// Takes back that the key after `chapter`'s is ready, as it would be of an epoch or a secret that is out of date; false if `chapter`
     /// is over. Only the holder of `claim` does. Whoever saw it ready would publish it by a swap of the word as it was before: so the word
     /// changes, by a count that no packet gets.
-    fn withdraw(&self, chapter: u32) -> bool {
+    fn withdraw(&self, chapter: u32, access: Access<'_>) -> bool {
         self.ready.store(0, Ordering::Relaxed);
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
@@ -486,13 +486,8 @@ impl Outgoing {
                 return false;
             };
             let next = Word { count, ..word };
-            match self.word.compare_exchange_weak(
-                bits,
-                next.pack(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => break,
+            match access.replace(&self.word, bits, next.pack()) {
+                Ok(()) => break,
                 Err(seen) => bits = seen,
             }
         }

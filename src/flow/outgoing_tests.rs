@@ -234,8 +234,7 @@ fn threads_never_share_a_number() {
     let q = Quiescence::new(THREADS);
     let floors = Floors::new(1 << 10, false).unwrap();
     let out = Outgoing::new();
-    let (owner, left) = (Owner::new(), AtomicU64::new(0));
-    owner.reset(&left);
+    let (owner, left) = Owner::fresh();
     let all = Mutex::new(Vec::new());
     let missed = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|s| {

@@ -76,6 +76,14 @@ impl Owner {
         Self(AtomicU8::new(NOBODYS))
     }
 
+    /// Nobody's, with its word for [`Owner::access`].
+    #[cfg(test)]
+    pub(crate) fn fresh() -> (Self, AtomicU64) {
+        let (owner, left) = (Self::new(), AtomicU64::new(0));
+        owner.reset(&left);
+        (owner, left)
+    }
+
     /// Makes it nobody's; to be called before anyone else can see the flow.
     pub(crate) fn reset(&self, left: &AtomicU64) {
         self.0.store(NOBODYS, Ordering::Relaxed);
@@ -143,8 +151,7 @@ mod tests {
     fn a_half_is_one_workers_until_another_asks_and_a_burst_has_passed() {
         let q = Quiescence::new(2);
         let (mut a, mut b) = (q.reader(0).unwrap(), q.reader(1).unwrap());
-        let (owner, left) = (Owner::new(), AtomicU64::new(0));
-        owner.reset(&left);
+        let (owner, left) = Owner::fresh();
         let alone = |pin: &Pin<'_>| owner.access(&left, pin).map(|access| access.alone);
         let first = a.pin();
         assert_eq!(alone(&first), Some(true));
@@ -164,8 +171,7 @@ mod tests {
     fn a_worker_that_rests_holds_nobody_up() {
         let q = Quiescence::new(2);
         let (mut a, mut b) = (q.reader(0).unwrap(), q.reader(1).unwrap());
-        let (owner, left) = (Owner::new(), AtomicU64::new(0));
-        owner.reset(&left);
+        let (owner, left) = Owner::fresh();
         assert!(owner.access(&left, &a.pin()).is_some());
         a.rest();
         assert!(owner.access(&left, &b.pin()).is_none());
