@@ -12,8 +12,9 @@ use super::quiescence::Quiescence;
 use super::replay::Window;
 use super::sync::{AtomicU32, AtomicU64, Ordering, SharedCell};
 use crate::crypto::{Aead, SessionKey};
-use loom::sync::{Arc, Mutex};
+use loom::sync::Arc;
 use loom::thread;
+use std::sync::Mutex;
 
 const EPOCH: Epoch = Epoch {
     pms_serial: 1,
@@ -67,27 +68,24 @@ fn two_workers_never_share_a_number_across_a_key_change() {
         let out = Arc::new(Outgoing::new());
         out.reset(0);
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let workers: Vec<_> = (0..2)
-            .map(|worker| {
-                let (q, floors, out, taken) =
-                    (q.clone(), floors.clone(), out.clone(), taken.clone());
-                thread::spawn(move || {
-                    let mut reader = q.reader(worker).unwrap();
-                    for _ in 0..2 {
-                        let pin = reader.pin();
-                        let need = need(&floors, 2, u64::MAX);
-                        let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
-                        if let Ok((n, _)) = number {
-                            assert_eq!(n.key.session.key()[1], n.key.kri as u8);
-                            taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
-                        }
+        let run = |worker: usize| {
+            let (q, floors, out, taken) = (q.clone(), floors.clone(), out.clone(), taken.clone());
+            move || {
+                let mut reader = q.reader(worker).unwrap();
+                for _ in 0..2 {
+                    let pin = reader.pin();
+                    let need = need(&floors, 2, u64::MAX);
+                    let number = out.number(&pin, &need, |e, k| Some(key_for(e, k)));
+                    if let Ok((n, _)) = number {
+                        assert_eq!(n.key.session.key()[1], n.key.kri as u8);
+                        taken.lock().unwrap().push((n.key.kri, n.prseq().get()));
                     }
-                })
-            })
-            .collect();
-        for w in workers {
-            w.join().unwrap();
-        }
+                }
+            }
+        };
+        let other = thread::spawn(run(1));
+        run(0)();
+        other.join().unwrap();
         assert_apart(&taken);
     });
 }
@@ -100,11 +98,11 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
         let out = Arc::new(Outgoing::new());
         out.reset(0);
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let run = |worker: usize, ages: [u64; 3]| {
+        let run = |worker: usize, ages: &'static [u64]| {
             let (q, floors, out, taken) = (q.clone(), floors.clone(), out.clone(), taken.clone());
             move || {
                 let mut reader = q.reader(worker).unwrap();
-                for max_age in ages {
+                for &max_age in ages {
                     let pin = reader.pin();
                     let need = need(&floors, 8, max_age);
                     let oldest = need.now.saturating_sub(max_age);
@@ -121,8 +119,8 @@ fn a_settled_flows_numbers_and_a_key_change_never_meet() {
             }
         };
         // To one worker the key seems too old, so it changes it while the other goes on.
-        let other = thread::spawn(run(1, [u64::MAX, u64::MAX, u64::MAX]));
-        run(0, [u64::MAX, 0, u64::MAX])();
+        let other = thread::spawn(run(1, &[u64::MAX, u64::MAX]));
+        run(0, &[u64::MAX, 0, u64::MAX])();
         other.join().unwrap();
         assert!(!taken.lock().unwrap().is_empty());
         assert_apart(&taken);
