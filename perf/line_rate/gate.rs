@@ -25,7 +25,7 @@ pub struct Gate {
 pub struct Counters {
     numbers: Vec<(String, u64)>,
     flows: u64,
-    empty_turns: u64,
+    busy_cycles: u64,
     at: Instant,
 }
 
@@ -57,7 +57,7 @@ impl Gate {
         Ok(Counters {
             numbers: numbers(&stats.counters),
             flows: stats.flows.in_use,
-            empty_turns: stats.workers.iter().map(|worker| worker.idle_polls).sum(),
+            busy_cycles: stats.workers.iter().map(|worker| worker.busy_cycles).sum(),
             at,
         })
     }
@@ -121,9 +121,9 @@ impl Counters {
         self.at.duration_since(before.at).as_secs_f64()
     }
 
-    /// Turns of the worker's loop that found nothing.
-    pub fn empty_turns_since(&self, before: &Self) -> u64 {
-        self.empty_turns.wrapping_sub(before.empty_turns)
+    /// Cycles of turns of the worker's loop that found packets.
+    pub fn busy_cycles_since(&self, before: &Self) -> u64 {
+        self.busy_cycles.wrapping_sub(before.busy_cycles)
     }
 
     /// Packets of a direction since `before`, if all of them raised `done`.

@@ -38,14 +38,13 @@ struct Rounds {
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let hz = report.machine.tsc_hz as f64;
     let mut section = Section::new("Incoming: open, check, measure, strip");
     section.text.push(
         "One core, one queue, bursts of 64. A generator on the other core sends options sealed beforehand over `net_memif`; `net_null` \
          swallows. Sizes are those of frames without the option; with it they are 40 bytes longer. pdmgate's counters were checked: every \
          packet that was sent was received and opened. *Ring full* is the share of the generator's attempts that found no room: where it is \
          near 0 the generator was the limit, and the program could do more. *Cycles* are those of turns of the poll loop that found \
-         packets: testpmd's by its own count, pdmgate's by the time less the empty turns. The ratio is of cycles, which do not depend on how \
+         packets, by each program's own count. The ratio is of cycles, which do not depend on how \
          fast the generator is: even where the ring is often full, a program may wait for packets at other times."
             .to_owned(),
     );
@@ -61,7 +60,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         "ratio of cycles",
     ]);
     for (size, flows) in CASES {
-        let rounds = case(bench, size, flows, hz)?;
+        let rounds = case(bench, size, flows)?;
         let ratio = Spread::of_ratios(&rounds.macswap_cycles, &rounds.pdmgate_cycles);
         let mpps = |rates: &[f64]| Spread::of(rates).scaled(1e-6);
         bench.say(&format!(
@@ -92,7 +91,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn case(bench: &Bench, size: Size, flows: usize, hz: f64) -> Result<Rounds> {
+fn case(bench: &Bench, size: Size, flows: usize) -> Result<Rounds> {
     let sockets = ["gate.memif", "testpmd.memif"].map(|name| bench.dir().join(name));
     let devices = [&sockets[0], &sockets[1]].map(|socket| {
         let _ = std::fs::remove_file(socket);
@@ -112,7 +111,6 @@ fn case(bench: &Bench, size: Size, flows: usize, hz: f64) -> Result<Rounds> {
 
     let time = bench.time(Duration::from_millis(500)).as_secs_f64();
     let ms = (time * 1e3) as u64;
-    let empty_turn = empty_turn(bench, &gate, hz)?;
     generator.order::<String>(bench, &format!("seal {flows}"))?;
     let warm = 10_000 + 1_000 * flows / WARM_PPS;
     let order = format!("in 0 {flows} {warm} {WARM_PPS}");
@@ -122,7 +120,7 @@ fn case(bench: &Bench, size: Size, flows: usize, hz: f64) -> Result<Rounds> {
     for _ in 0..bench.rounds() {
         let sealed = (SEALED_PER_SECOND * time) as usize;
         generator.order::<String>(bench, &format!("seal {sealed}"))?;
-        let (sent, empty) = sealed_round(
+        let (sent, cycles) = sealed_round(
             bench,
             &gate,
             &mut generator,
@@ -130,9 +128,7 @@ fn case(bench: &Bench, size: Size, flows: usize, hz: f64) -> Result<Rounds> {
         )?;
         rounds.pdmgate.push(sent.rate());
         rounds.pdmgate_full.push(sent.full);
-        rounds
-            .pdmgate_cycles
-            .push((sent.seconds * hz - empty as f64 * empty_turn).max(0.0) / sent.sent as f64);
+        rounds.pdmgate_cycles.push(cycles as f64 / sent.sent as f64);
 
         testpmd.forward("macswap")?;
         let sent: Sent = generator.order(bench, &format!("again 1 {ms}"))?;
@@ -147,17 +143,8 @@ fn case(bench: &Bench, size: Size, flows: usize, hz: f64) -> Result<Rounds> {
     Ok(rounds)
 }
 
-/// Cycles of a turn of pdmgate's poll loop that finds nothing.
-fn empty_turn(bench: &Bench, gate: &Gate, hz: f64) -> Result<f64> {
-    let before = gate.counters()?;
-    bench.sleep(Duration::from_millis(100))?;
-    let after = gate.counters()?;
-    let turns = after.empty_turns_since(&before) as f64;
-    gate.pause();
-    Ok(after.seconds_since(&before) * hz / turns.max(1.0))
-}
-
-/// Sends to pdmgate; checks that every packet arrived and was opened. Returns the empty turns of its loop while packets were sent, too.
+/// Sends to pdmgate; checks that every packet arrived and was opened. Returns the cycles of turns of its loop that found packets, too. Leaves
+/// it stopped.
 fn sealed_round(
     bench: &Bench,
     gate: &Gate,
@@ -167,20 +154,15 @@ fn sealed_round(
     gate.resume();
     let before = gate.counters()?;
     let sent: Sent = generator.order(bench, order)?;
-    let after = gate.counters()?;
     bench.wait("counting of all packets", PATIENCE, || {
         let received = gate.counters()?.since(&before, "packets_received.in");
         Ok((received >= sent.sent as f64).then_some(()))
     })?;
-    let drained = gate.counters()?;
+    let after = gate.counters()?;
     gate.pause();
-    let received = drained.all_done_since(&before, "in", "opened")?;
+    let received = after.all_done_since(&before, "in", "opened")?;
     if received != sent.sent as f64 {
         return Err(format!("{} packets were sent and {received} received", sent.sent).into());
     }
-    // The counters were read a little before and after the packets came: empty turns of that time do not count.
-    let spare = (after.seconds_since(&before) - sent.seconds).max(0.0);
-    let idle = after.empty_turns_since(&before) as f64;
-    let rate = after.empty_turns_since(&before) as f64 / after.seconds_since(&before);
-    Ok((sent, (idle - spare * rate).max(0.0) as u64))
+    Ok((sent, after.busy_cycles_since(&before)))
 }

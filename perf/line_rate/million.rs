@@ -100,7 +100,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     section.text.push(format!(
         "One worker's loop between `net_ring`s, half of the packets outgoing ({BYTES} bytes) and half incoming (40 more), sealed beforehand; each \
          incoming one names the outgoing one before it, so round trips are measured. Flows come in an order that is not the one in which they \
-         were made. Every packet was sealed or opened. *Cycles* are those of turns that found packets: the time less the empty turns. *Ring full* \
+         were made. Every packet was sealed or opened. *Cycles* are those of turns of the worker's loop that found packets. *Ring full* \
          is the share of the generator's attempts that found no room: near 0, the generator was the limit and the worker could do more."
     ));
     let mut table = Table::new(&["flows", "Mpps", "cycles a packet", "ring full"]);
@@ -168,8 +168,8 @@ struct Run {
 struct Carried {
     sent: [u64; 2],
     cycles: u64,
-    /// Turns of the worker's loop that found nothing.
-    empty: u64,
+    /// Cycles of turns of the worker's loop that found packets.
+    busy: u64,
     polls: u64,
     full: u64,
 }
@@ -205,7 +205,6 @@ pub fn process(spec: &Spec) -> Result<()> {
     };
     let (mut many, grown) = process.site(MANY, hz)?;
     let (mut few, _) = process.site(FEW, hz)?;
-    let empty_turn = process.empty_turn(&few, hz / 10)?;
     let mut found = Found {
         few: Vec::new(),
         many: Vec::new(),
@@ -214,7 +213,7 @@ pub fn process(spec: &Spec) -> Result<()> {
     };
     for _ in 0..spec.rounds {
         for (site, rounds) in [(&mut few, &mut found.few), (&mut many, &mut found.many)] {
-            rounds.push(process.round(site, hz / 1_000 * spec.ms, empty_turn, hz)?);
+            rounds.push(process.round(site, hz / 1_000 * spec.ms, hz)?);
         }
     }
     println!("{}", serde_json::to_string(&found)?);
@@ -267,21 +266,7 @@ impl Inside {
         Ok((site, grown))
     }
 
-    /// Cycles of a turn of the worker's loop that finds nothing.
-    fn empty_turn(&mut self, site: &Site, cycles: u64) -> Result<f64> {
-        let worker = site.shared.telemetry.workers.first().ok_or("no worker")?;
-        let before = worker.idle_polls();
-        let ran = self.with_worker(&site.shared, |_, _| {
-            let start = dpdk::cycles();
-            while dpdk::cycles() < start + cycles {
-                std::hint::spin_loop();
-            }
-            Ok(dpdk::cycles() - start)
-        })?;
-        Ok(ran as f64 / (worker.idle_polls() - before).max(1) as f64)
-    }
-
-    fn round(&mut self, site: &mut Site, cycles: u64, empty_turn: f64, hz: u64) -> Result<Round> {
+    fn round(&mut self, site: &mut Site, cycles: u64, hz: u64) -> Result<Round> {
         let sealed = u128::from(SEALED_PER_SECOND) * u128::from(cycles) / u128::from(hz);
         let run = Run {
             outgoing: u64::MAX,
@@ -291,11 +276,10 @@ impl Inside {
         };
         let carried = self.carry(site, run)?;
         let packets = carried.sent[0] + carried.sent[1];
-        let busy = carried.cycles as f64 - carried.empty as f64 * empty_turn;
         Ok(Round {
             packets,
             seconds: carried.cycles as f64 / hz as f64,
-            cycles: busy.max(0.0) / packets.max(1) as f64,
+            cycles: carried.busy as f64 / packets.max(1) as f64,
             full: carried.full as f64 / carried.polls.max(1) as f64,
         })
     }
@@ -336,8 +320,8 @@ impl Inside {
             Rise::of(shared, Direction::In, Counter::Opened),
         ];
         let worker = shared.telemetry.workers.first().ok_or("no worker")?;
-        let empty_before = worker.idle_polls();
-        let carried = self.with_worker(shared, |ends, pool| {
+        let busy_before = worker.busy_cycles();
+        let mut carried = self.with_worker(shared, |ends, pool| {
             let mut generator = Packets {
                 pool,
                 outgoing: Template::outgoing(BYTES),
@@ -347,16 +331,16 @@ impl Inside {
                 batch: run.incoming,
                 next: 0,
             };
-            let mut carried = ends.carry(&mut generator, run.cycles, |frame| {
+            let carried = ends.carry(&mut generator, run.cycles, |frame| {
                 if run.hear { peer.hear(frame) } else { Ok(()) }
             })?;
-            carried.empty = worker.idle_polls() - empty_before;
             ends.drain(|frame| if run.hear { peer.hear(frame) } else { Ok(()) })?;
             Ok(carried)
         })?;
         for (rise, sent) in rises.iter().zip(carried.sent) {
             rise.check(sent as usize)?;
         }
+        carried.busy = worker.busy_cycles() - busy_before;
         Ok(carried)
     }
 }

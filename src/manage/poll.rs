@@ -39,6 +39,7 @@ pub fn poll(
     let mut burst = Burst::new();
     let mut quiet = 0u32;
     let mut stopping = None;
+    let mut began = now();
     loop {
         let mut received = inside.rx.burst(&mut burst);
         if received > 0 {
@@ -51,26 +52,26 @@ pub fn poll(
             let fates = worker.inbound(&mut burst, now());
             send(&worker, Direction::In, &mut burst, &fates, inside, outside);
         }
-        worker.counters().polled(received > 0);
-        quiet = if received > 0 {
-            0
+        if received > 0 {
+            quiet = 0;
         } else {
-            quiet.saturating_add(1)
-        };
+            quiet = quiet.saturating_add(1);
+            worker.quiesce();
+            if stopping.is_none() {
+                rest(&mut worker, idle, quiet);
+            }
+        }
+        let ended = now();
+        worker
+            .counters()
+            .polled(received > 0, ended.saturating_sub(began));
+        began = ended;
         if stop.load(Ordering::Relaxed) {
-            let since = *stopping.get_or_insert_with(now);
-            if quiet > POLLS_TO_DRAIN || now().saturating_sub(since) > longest_drain {
+            let since = *stopping.get_or_insert(ended);
+            if quiet > POLLS_TO_DRAIN || ended.saturating_sub(since) > longest_drain {
                 return;
             }
         }
-        if received > 0 {
-            continue;
-        }
-        worker.quiesce();
-        if stopping.is_some() {
-            continue;
-        }
-        rest(&mut worker, idle, quiet);
     }
 }
 

@@ -316,16 +316,23 @@ pub(super) fn bump(slot: &AtomicU64, n: u64) {
 #[repr(align(128))]
 pub struct WorkerCounters {
     by_direction: [DirectionCounters; 2],
-    busy_polls: AtomicU64,
-    idle_polls: AtomicU64,
+    busy: Turns,
+    idle: Turns,
+}
+
+/// Turns of the poll loop of one kind.
+#[derive(Debug, Default)]
+struct Turns {
+    polls: AtomicU64,
+    cycles: AtomicU64,
 }
 
 impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
             by_direction: [const { DirectionCounters([const { AtomicU64::new(0) }; COUNT]) }; 2],
-            busy_polls: AtomicU64::new(0),
-            idle_polls: AtomicU64::new(0),
+            busy: Turns::default(),
+            idle: Turns::default(),
         }
     }
 }
@@ -342,29 +349,36 @@ impl WorkerCounters {
         }
     }
 
-    /// Counts one turn of the poll loop; `busy` if any queue had a packet. For the owning worker only.
+    /// Counts one turn of the poll loop, which took so many TSC cycles; `busy` if any queue had a packet. For the owning worker only.
     #[inline]
-    pub fn polled(&self, busy: bool) {
-        bump(
-            if busy {
-                &self.busy_polls
-            } else {
-                &self.idle_polls
-            },
-            1,
-        );
+    pub fn polled(&self, busy: bool, cycles: u64) {
+        let turns = if busy { &self.busy } else { &self.idle };
+        bump(&turns.polls, 1);
+        bump(&turns.cycles, cycles);
     }
 
     /// Turns of the poll loop that found a packet.
     #[must_use]
     pub fn busy_polls(&self) -> u64 {
-        self.busy_polls.load(Ordering::Relaxed)
+        self.busy.polls.load(Ordering::Relaxed)
     }
 
     /// Turns of the poll loop that found none.
     #[must_use]
     pub fn idle_polls(&self) -> u64 {
-        self.idle_polls.load(Ordering::Relaxed)
+        self.idle.polls.load(Ordering::Relaxed)
+    }
+
+    /// TSC cycles of turns that found a packet, from before it was received until it was sent.
+    #[must_use]
+    pub fn busy_cycles(&self) -> u64 {
+        self.busy.cycles.load(Ordering::Relaxed)
+    }
+
+    /// TSC cycles of turns that found none, with what the worker rested in them.
+    #[must_use]
+    pub fn idle_cycles(&self) -> u64 {
+        self.idle.cycles.load(Ordering::Relaxed)
     }
 }
 
@@ -442,15 +456,18 @@ mod tests {
         for (n, worker) in (1..).zip(&workers) {
             worker.of(Direction::Out).add(Counter::PassedIpv4, n);
             worker.of(Direction::In).add(Counter::PassedIpv4, 10);
-            worker.polled(true);
+            worker.polled(true, 700);
         }
         let totals = Totals::over(&workers);
         assert_eq!(totals.get(Direction::Out, Counter::PassedIpv4), 6);
         assert_eq!(totals.get(Direction::In, Counter::PassedIpv4), 30);
         assert_eq!(totals.both(Counter::PassedIpv4), 36);
         assert_eq!(totals.both(Counter::Opened), 0);
-        assert_eq!(workers[0].busy_polls(), 1);
-        assert_eq!(workers[0].idle_polls(), 0);
+        assert_eq!((workers[0].busy_polls(), workers[0].idle_polls()), (1, 0));
+        assert_eq!(
+            (workers[0].busy_cycles(), workers[0].idle_cycles()),
+            (700, 0)
+        );
     }
 
     #[test]

@@ -52,6 +52,8 @@ impl Telemetry {
             core: gauges.worker_cores.get(index).copied(),
             busy_polls: counters.busy_polls(),
             idle_polls: counters.idle_polls(),
+            busy_cycles: counters.busy_cycles(),
+            idle_cycles: counters.idle_cycles(),
             counters: CounterTree::of(&Totals::over([counters.as_ref()])),
         };
         let pairings = self.pairings.all();

@@ -147,15 +147,25 @@ impl Reading {
 
     fn polls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let names: Vec<String> = (0..self.workers.len()).map(|n| n.to_string()).collect();
-        let series = self.workers.iter().zip(&names).flat_map(|(worker, name)| {
-            [("busy", worker.busy_polls()), ("idle", worker.idle_polls())]
-                .map(|(state, n)| (vec![("worker", name.as_str()), ("state", state)], n))
-        });
+        let series = |of: fn(&WorkerCounters) -> [u64; 2]| {
+            let workers = self.workers.iter().zip(&names);
+            workers.flat_map(move |(worker, name)| {
+                let [busy, idle] = of(worker);
+                [("busy", busy), ("idle", idle)]
+                    .map(|(state, n)| (vec![("worker", name.as_str()), ("state", state)], n))
+            })
+        };
         counters(
             encoder,
             "worker_polls",
             "Turns of a worker's poll loop, by whether they found a packet",
-            series,
+            series(|worker| [worker.busy_polls(), worker.idle_polls()]),
+        )?;
+        counters(
+            encoder,
+            "worker_cycles",
+            "TSC cycles of these turns: what part of them is busy is how loaded the worker is",
+            series(|worker| [worker.busy_cycles(), worker.idle_cycles()]),
         )
     }
 
@@ -287,7 +297,7 @@ mod tests {
         for worker in &workers {
             worker.of(Direction::Out).add(Counter::MarkedSealed, 21);
             worker.of(Direction::In).add(Counter::PassedNotMarked, 2);
-            worker.polled(true);
+            worker.polled(true, 700);
         }
         let registry = Registry::new(2);
         let campus = registry.register("a \"name\"\nto escape").unwrap();
@@ -320,6 +330,7 @@ mod tests {
             "pdmgate_passed_total{direction=\"in\",reason=\"not_marked\"} 4",
             "pdmgate_opened_total 0",
             "pdmgate_worker_polls_total{worker=\"1\",state=\"busy\"} 1",
+            "pdmgate_worker_cycles_total{worker=\"1\",state=\"busy\"} 700",
             "pdmgate_pairing_skipped_total{pairing=\"a \\\"name\\\"\\nto escape\"} 4",
             "pdmgate_port_link_up{port=\"inside\"} 1",
             "pdmgate_port_errors_total{port=\"inside\",kind=\"receive_missed\"} 8",

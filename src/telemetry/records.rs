@@ -161,6 +161,10 @@ pub struct WorkerStats {
     pub busy_polls: u64,
     /// Turns of the poll loop that found none.
     pub idle_polls: u64,
+    /// TSC cycles of turns that found a packet.
+    pub busy_cycles: u64,
+    /// TSC cycles of turns that found none, with what the worker rested in them.
+    pub idle_cycles: u64,
     /// Its counters.
     pub counters: CounterTree,
 }

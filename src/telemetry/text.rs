@@ -241,8 +241,8 @@ fn workers(stats: &Stats) -> Table {
                 .filter(|(path, _)| path.first() == Some(&family));
             of_family.map(|(_, n)| n).sum()
         };
-        let polls = worker.busy_polls + worker.idle_polls;
-        let busy = worker.busy_polls as f64 / polls.max(1) as f64 * 100.0;
+        let cycles = worker.busy_cycles as f64 + worker.idle_cycles as f64;
+        let busy = worker.busy_cycles as f64 / cycles.max(1.0) * 100.0;
         table.row(vec![
             worker.index.to_string(),
             worker.core.map_or(NONE.to_owned(), |core| core.to_string()),
@@ -386,8 +386,8 @@ LOCAL                   REMOTE                PROTO   PAIRING    OUT     IN     
         let counters = telemetry.workers[0].of(Direction::Out);
         counters.add(Counter::PacketsReceived, 1_500);
         counters.add(Counter::PassedIpv4, 2);
-        telemetry.workers[0].polled(true);
-        telemetry.workers[0].polled(false);
+        telemetry.workers[0].polled(true, 600);
+        telemetry.workers[0].polled(false, 200);
         let campus = telemetry.pairings.register("campus").unwrap();
         for (counter, n) in [
             (PairingCounter::Marked, 77),
@@ -416,7 +416,7 @@ LOCAL                   REMOTE                PROTO   PAIRING    OUT     IN     
         for part in [
             "up 7 s, 3 of 1,048,576 flows",
             "inside  down",
-            "     0     1     1,500     0  50 %",
+            "     0     1     1,500     0  75 %",
             "campus       77      76       5         4     9      2  round trip",
             "round trip        1  120 µs",
             "server            0       -",
