@@ -5,8 +5,10 @@ use super::BURST;
 use super::fate::{Fate, Fates};
 use super::worker::Turn;
 use crate::flow::Entry;
+use crate::flow::out_key::OutKey;
+use crate::flow::outgoing::Number;
 use crate::telemetry::{Counter, Direction};
-use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
+use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed, common};
 use arrayvec::ArrayVec;
 
 /// Packets that are under way from memory while one is parsed.
@@ -15,21 +17,25 @@ const AHEAD: usize = 8;
 /// A packet of a burst.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'p> {
-    /// Hash of its tuple, named as the flow's packets go out; 0 for [`Class::Done`].
-    pub hash: u64,
-    pub class: Class,
+    pub class: Class<'p>,
     /// An entry that is nearly always its flow's, once it was looked up: its name has yet to be read.
     pub likely: Option<&'p Entry>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Class {
+pub(super) enum Class<'p> {
     /// Concerns no flow: nothing is left to be done.
     Done,
-    /// What most packets are. All else that there is to know of it stands in the frame where it always does.
-    Common(Common),
-    /// The place of [`Candidates::others`] that has it.
-    Other(u8),
+    /// What most packets are, and the hash of the tuple, named as the flow's packets go out. All else that there is to know of it stands in
+    /// the frame where it always does.
+    Common(Common, u64),
+    /// The place of [`Candidates::others`] that has it, and the hash.
+    Other(u8, u64),
+    /// A common packet of the flow that is likely, whose option is to be written with this number.
+    Numbered(Common, Number<'p>),
+    /// The option stands there, at this place of the frame, but for its Global Pointer, and, with a key, for its seal. The flow is the one
+    /// that is likely.
+    Written(u16, Option<&'p OutKey>),
 }
 
 /// What a burst is, packet by packet.
@@ -50,22 +56,32 @@ pub(super) struct Whole<'c> {
     pub hash: u64,
 }
 
-impl Candidates<'_> {
-    /// All that can be known of candidate `at`, if it is not done with. What a common one is gets made out in `common`.
+impl Candidate<'_> {
+    /// The hash of its tuple, if there is something to be done.
+    #[inline]
+    pub(super) fn hash(&self) -> Option<u64> {
+        match self.class {
+            Class::Common(_, hash) | Class::Other(_, hash) => Some(hash),
+            Class::Done | Class::Numbered(..) | Class::Written(..) => None,
+        }
+    }
+
+    /// All that can be known of this candidate, at `at` of the burst, if it is not done with. What a common one is gets made out in `common`.
     pub(super) fn whole<'c>(
-        &'c self,
+        &self,
         at: usize,
         frame: &[u8],
+        others: &'c [Ipv6Packet],
         common: &'c mut Option<Ipv6Packet>,
     ) -> Option<Whole<'c>> {
-        let Candidate { hash, class, .. } = *self.all.get(at)?;
-        let packet = match class {
-            Class::Done => None,
-            Class::Common(found) => {
+        let hash = self.hash()?;
+        let packet = match self.class {
+            Class::Common(found, _) => {
                 *common = found.packet(frame);
                 common.as_ref()
             }
-            Class::Other(place) => self.others.get(usize::from(place)),
+            Class::Other(place, _) => others.get(usize::from(place)),
+            Class::Done | Class::Numbered(..) | Class::Written(..) => None,
         }?;
         Some(Whole { at, packet, hash })
     }
@@ -80,8 +96,15 @@ pub(super) fn classify<B: PacketBuf>(
     wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
     candidates: &mut Candidates<'_>,
 ) {
-    let option_type = turn.view.snapshot.policy.option_type;
+    let policy = &turn.view.snapshot.policy;
     let grows = turn.direction == Direction::Out;
+    // What is too long for the option is no common packet.
+    let longest = if grows {
+        common::longest(policy.mtu)
+    } else {
+        usize::MAX
+    };
+    let option_type = policy.option_type;
     burst.iter().take(AHEAD).for_each(|buf| buf.prefetch(grows));
     for (at, buf) in burst.iter().enumerate().take(BURST) {
         if let Some(later) = burst.get(at + AHEAD) {
@@ -89,34 +112,33 @@ pub(super) fn classify<B: PacketBuf>(
         }
         let frame = buf.data();
         candidates.bytes += frame.len() as u64;
-        let common = Common::parse(frame, option_type);
+        let common = Common::parse(frame, option_type, longest);
         let common = common.and_then(|common| Some((common, common.tuple(frame)?)));
-        let candidate = match common {
+        let class = match common {
             Some((common, tuple)) => {
                 let option = common.is_marked().then_some(OptionKind::Sealed);
-                wanted(option).map(|()| turn.candidate(&tuple, Class::Common(common)))
+                wanted(option).map(|()| Class::Common(common, turn.hash(&tuple)))
             }
             None => other(turn, at, frame, fates).and_then(|packet| {
                 if packet.has_option_before && grows {
                     return Err(Counter::PassedAlreadyMarked);
                 }
                 wanted(packet.option.map(|option| option.kind))?;
-                let place = candidates.others.len() as u8;
-                let candidate = turn.candidate(&packet.tuple, Class::Other(place));
+                let class = Class::Other(candidates.others.len() as u8, turn.hash(&packet.tuple));
                 // A burst has at most BURST packets, so there is room.
                 let _ = candidates.others.try_push(packet);
-                Ok(candidate)
+                Ok(class)
             }),
         };
-        // As above.
-        let _ = candidates.all.try_push(candidate.unwrap_or_else(|reason| {
+        let class = class.unwrap_or_else(|reason| {
             turn.count(reason);
-            Candidate {
-                hash: 0,
-                class: Class::Done,
-                likely: None,
-            }
-        }));
+            Class::Done
+        });
+        // As above.
+        let _ = candidates.all.try_push(Candidate {
+            class,
+            likely: None,
+        });
     }
 }
 
@@ -143,15 +165,12 @@ fn other(
 }
 
 impl Turn<'_> {
+    /// The hash of a packet's tuple as its flow is named. Where it may be in the table is fetched.
     #[inline(always)]
-    fn candidate<'p>(&self, tuple: &FiveTuple, class: Class) -> Candidate<'p> {
+    fn hash(&self, tuple: &FiveTuple) -> u64 {
         let hash = self.shared.table.hasher().hash(&self.outgoing(tuple));
         self.shared.table.prefetch(hash);
-        Candidate {
-            hash,
-            class,
-            likely: None,
-        }
+        hash
     }
 
     /// A packet's tuple as its flow is named.

@@ -2,7 +2,7 @@
 //! says of its pair.
 
 use super::BURST;
-use super::classify::{Candidates, Class, Whole};
+use super::classify::{Candidates, Whole};
 use super::worker::Turn;
 use crate::flow::entry::Noted;
 use crate::flow::{self, Entry, FlowTable};
@@ -39,18 +39,20 @@ pub(super) fn look_up<'p>(turn: &Turn<'p>, candidates: &mut Candidates<'p>) {
     let mut elsewhere = ArrayVec::<u8, BURST>::new();
     // There are at most as many as packets in a burst.
     for (at, c) in candidates.all.iter_mut().enumerate() {
-        if let Class::Done = c.class {
+        let Some(hash) = c.hash() else {
             continue;
-        }
-        c.likely = table.likely(c.hash, turn.pin);
+        };
+        c.likely = table.likely(hash, turn.pin);
         match c.likely {
             Some(entry) => turn.prefetch(entry),
             None => _ = elsewhere.try_push(at as u8),
         }
     }
     for at in elsewhere {
-        if let Some(c) = candidates.all.get_mut(usize::from(at)) {
-            c.likely = table.less_likely(c.hash, turn.pin);
+        if let Some(c) = candidates.all.get_mut(usize::from(at))
+            && let Some(hash) = c.hash()
+        {
+            c.likely = table.less_likely(hash, turn.pin);
             c.likely.iter().for_each(|entry| turn.prefetch(entry));
         }
     }

@@ -5,7 +5,7 @@
 //! burst's Global Pointers are reserved by one shared write, and it writes.
 
 use super::BURST;
-use super::classify::{Candidates, Class, Whole};
+use super::classify::{Candidate, Candidates, Class, Whole};
 use super::fate::{Fate, Fates};
 use super::lookup::{Known, Pair};
 use super::pointers::{OfEach, following};
@@ -21,59 +21,47 @@ use crate::telemetry::{Counter, PairingCounter};
 use crate::wire::{self, Common, Metrics, PacketBuf, ScaledDelta, common, pdmv2};
 use arrayvec::ArrayVec;
 
-/// What the first pass leaves to do for a packet.
-enum Mark<'p> {
-    /// Nothing.
-    None,
-    /// A common packet's option is to be written, with this number.
-    Numbered(&'p Entry, Number<'p>),
-    /// The option stands there but for its Global Pointer, and, with a key, for its seal.
-    Written(&'p Entry, u16, Option<&'p OutKey>),
-}
-
 pub(super) fn mark<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     tools: &mut Tools,
     burst: &mut [B],
     fates: &mut Fates,
-    candidates: &Candidates<'p>,
+    candidates: &mut Candidates<'p>,
 ) {
-    let mut marks = ArrayVec::<Mark<'p>, BURST>::new();
+    let Candidates { all, others, .. } = candidates;
     let mut marked = OfEach::default();
     let mut known = None;
-    for (at, (buf, c)) in burst.iter_mut().zip(&candidates.all).enumerate() {
-        if let (Class::Common(common), Some(entry)) = (c.class, c.likely)
+    for (at, (buf, c)) in burst.iter_mut().zip(all.iter_mut()).enumerate() {
+        if let (Class::Common(common, _), Some(entry)) = (c.class, c.likely)
             && let Some(number) = settled(turn, &mut known, buf, common, entry)
         {
+            c.class = Class::Numbered(common, number);
             // A common packet is not from a link-local address.
             marked.other += 1;
-            // There are as many candidates as packets in a burst.
-            let _ = marks.try_push(Mark::Numbered(entry, number));
             continue;
         }
-        let mark = if let (Class::Common(common), None) = (c.class, c.likely)
+        let mark = if let (Class::Common(common, _), None) = (c.class, c.likely)
             && let Some(reason) = turn.why_passes(buf.data(), common)
         {
             Err(reason)
         } else {
             let mut of_common = None;
-            match candidates.whole(at, buf.data(), &mut of_common) {
+            match c.whole(at, buf.data(), others, &mut of_common) {
                 Some(whole) => mark_any(turn, tools, buf, fates, &whole, c.likely),
-                None => Ok(Mark::None),
+                None => Ok(None),
             }
         };
-        let mark = mark.unwrap_or_else(|reason| {
-            turn.count(reason);
-            Mark::None
-        });
-        if let Mark::Written(entry, ..) = mark {
-            *marked.of(&entry.tuple().src) += 1;
+        match mark {
+            Ok(Some((entry, written))) => {
+                *marked.of(&entry.tuple().src) += 1;
+                (c.likely, c.class) = (Some(entry), written);
+            }
+            Ok(None) => {}
+            Err(reason) => turn.count(reason),
         }
-        // As above.
-        let _ = marks.try_push(mark);
     }
     let pointers = turn.shared.pointers.reserve(marked);
-    write(turn, burst, candidates, &marks, pointers);
+    write(turn, burst, all, pointers);
 }
 
 /// Numbers what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing
@@ -86,30 +74,24 @@ fn settled<'p, B: PacketBuf>(
     common: Common,
     entry: &'p Entry,
 ) -> Option<Number<'p>> {
-    let policy = &turn.view.snapshot.policy;
     let note = entry.noted();
-    let frame = buf.data();
-    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(frame)?) {
+    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(buf.data())?) {
         return None;
     }
     let known = turn.known(note, known)?;
-    let grown = common::l3_len(frame) + common::GROWTH as u32;
-    if grown > u32::from(policy.mtu)
-        || buf.headroom() < common::GROWTH
-        || !FlowTable::keep_live(entry, turn.now)
-    {
+    if buf.headroom() < common::GROWTH || !FlowTable::keep_live(entry, turn.now) {
         return None;
     }
     let access = entry.sending(turn.pin)?;
     let outgoing = &entry.outgoing;
-    let number = outgoing.next(access, turn.pin, policy.packets_per_key, turn.oldest)?;
+    let number = outgoing.next(access, turn.pin, turn.limit, turn.oldest)?;
     flow::prefetch(number.key);
     outgoing.send_times.prefetch(number.psntp);
     known.stats.add(PairingCounter::Marked, 1);
     Some(number)
 }
 
-/// Marks any packet, if it is to be.
+/// Marks any packet, if it is to be: its flow, and what is left to do for it.
 #[inline(never)]
 fn mark_any<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -118,7 +100,7 @@ fn mark_any<'p, B: PacketBuf>(
     fates: &mut Fates,
     c: &Whole<'_>,
     likely: Option<&'p Entry>,
-) -> Result<Mark<'p>, Counter> {
+) -> Result<Option<(&'p Entry, Class<'p>)>, Counter> {
     let entry = turn.find(c, likely);
     let pair = turn.pair(c, entry)?;
     let back = turn.way_back(c, &pair, entry);
@@ -132,7 +114,7 @@ fn mark_any<'p, B: PacketBuf>(
         .map_err(|_| Counter::PassedCannotInsert)?;
     if c.packet.l3_len() + u32::from(plan.growth) > u32::from(policy.mtu) {
         too_big(turn, tools, buf, fates, c, plan.growth)?;
-        return Ok(Mark::None);
+        return Ok(None);
     }
     // Before there is a flow: packets of a pair that is not ready make none.
     let fresh = fresh(turn, tools, c, &pair)?;
@@ -161,40 +143,41 @@ fn mark_any<'p, B: PacketBuf>(
     };
     entry.outgoing.send_times.sent(psntp, turn.now);
     pair.stats.add(PairingCounter::Marked, 1);
-    Ok(Mark::Written(entry, at as u16, seal))
+    Ok(Some((entry, Class::Written(at as u16, seal))))
 }
 
 /// Writes the options that were only numbered, the Global Pointers of all, and seals them. `pointers` are those before the first.
 fn write<'p, B: PacketBuf>(
     turn: &Turn<'p>,
     burst: &mut [B],
-    candidates: &Candidates<'p>,
-    marks: &ArrayVec<Mark<'p>, BURST>,
+    candidates: &[Candidate<'p>],
     mut pointers: OfEach,
 ) {
     let option_type = turn.view.snapshot.policy.option_type;
     let mut batch = Batch::new(turn);
-    for ((buf, c), mark) in burst.iter_mut().zip(&candidates.all).zip(marks) {
-        match (mark, c.class) {
-            (Mark::Numbered(entry, n), Class::Common(common)) => {
+    for (buf, c) in burst.iter_mut().zip(candidates) {
+        match (&c.class, c.likely) {
+            (Class::Numbered(common, n), Some(entry)) => {
                 let pointer = following(&mut pointers.other);
                 let metrics = metrics(turn, entry, n.psntp, pointer);
                 let option = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
                 // There is room in front, and the frame is the one that was parsed.
                 let _ = buf.prepend(common::GROWTH);
-                let _ = common.insert(buf.data_mut(), &option);
+                if let Some(option) = common.insert(buf.data_mut(), &option) {
+                    batch.seal(n.key, option);
+                }
                 entry.outgoing.send_times.sent(n.psntp, turn.now);
-                batch.seal(n.key, buf.data_mut(), common::OPTION_AT);
             }
-            (Mark::Written(entry, at, key), _) => {
+            (Class::Written(at, key), Some(entry)) => {
                 let (at, frame) = (usize::from(*at), buf.data_mut());
                 let pointer = following(pointers.of(&entry.tuple().src));
                 if let Some(option) = option_at(frame, at) {
                     pdmv2::set_global_pointer(option, pointer);
                 }
-                match key {
-                    Some(key) => batch.seal(key, frame, at),
-                    None => turn.count(Counter::MarkedClear),
+                match (key, option_at(frame, at)) {
+                    (Some(key), Some(option)) => batch.seal(key, option),
+                    (Some(_), None) => {}
+                    (None, _) => turn.count(Counter::MarkedClear),
                 }
             }
             _ => {}
@@ -269,11 +252,12 @@ fn number<'p>(
     entry: &'p Entry,
 ) -> Result<Number<'p>, Counter> {
     let access = sending(turn, entry)?;
-    if pair.settled {
-        let limit = turn.view.snapshot.policy.packets_per_key;
-        if let Some(n) = entry.outgoing.next(access, turn.pin, limit, turn.oldest) {
-            return Ok(n);
-        }
+    if pair.settled
+        && let Some(n) = entry
+            .outgoing
+            .next(access, turn.pin, turn.limit, turn.oldest)
+    {
+        return Ok(n);
     }
     number_under_change(turn, tools, c, pair, fresh, entry, access)
 }
@@ -312,7 +296,7 @@ fn number_under_change<'p>(
         aead: pair.pairing.suite.aead,
         serial: snapshot.serial,
         floor,
-        limit: policy.packets_per_key,
+        limit: turn.limit,
         max_age: policy.key_age_cycles,
         now: turn.now,
         random: tools.random.next(),
@@ -428,16 +412,13 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
         }
     }
 
-    /// Takes in the option at `at` of a frame, to be sealed with `key`.
+    /// Takes in an option, to be sealed with `key`.
     #[inline(always)]
-    fn seal(&mut self, key: &'p OutKey, frame: &'b mut [u8], at: usize) {
+    fn seal(&mut self, key: &'p OutKey, option: &'b mut [u8; pdmv2::SEALED_SIZE]) {
         if !key.is_for(self.aead) {
             self.finish();
             self.aead = key.aead();
         }
-        let Some(option) = option_at(frame, at) else {
-            return;
-        };
         // There are at most as many as packets in a burst.
         let _ = self.jobs.try_push(SealJob {
             key: &key.session,

@@ -51,13 +51,13 @@ pub(super) fn open<'p, B: PacketBuf>(
             let metrics = results.next()?.metrics()?;
             Some(take_in(turn, tried, &Metrics::from_bytes(metrics)))
         });
-        if let (Class::Common(common), Some(Ok(()))) = (c.class, opened) {
+        if let (Class::Common(common, _), Some(Ok(()))) = (c.class, opened) {
             // The frame is the one that was parsed, so it has the option.
             let _ = common.strip(buf);
             stripped += 1;
             continue;
         }
-        if let (Class::Common(common), None) = (c.class, c.likely)
+        if let (Class::Common(common, _), None) = (c.class, c.likely)
             && !common.is_marked()
         {
             let reason = turn.why_passes(buf.data(), common);
@@ -65,7 +65,7 @@ pub(super) fn open<'p, B: PacketBuf>(
             continue;
         }
         let mut of_common = None;
-        let Some(whole) = candidates.whole(at, buf.data(), &mut of_common) else {
+        let Some(whole) = c.whole(at, buf.data(), &candidates.others, &mut of_common) else {
             continue;
         };
         let before = Before {
@@ -104,7 +104,7 @@ fn open_batch<'p, B: PacketBuf>(
         let _ = tries.try_push(found);
     }
     open_jobs(turn, &mut jobs, tries);
-    for job in jobs {
+    for job in &jobs {
         // As above.
         let _ = results.try_push(job.opened);
     }
@@ -136,8 +136,8 @@ fn likeliest<'p, 'b>(
     entry: &'p Entry,
 ) -> Option<(&'b SealedOption, Known<'p>, Held<'p>)> {
     let (tuple, option_at) = match c.class {
-        Class::Common(common) if common.is_marked() => (common.tuple(frame)?, common::OPTION_AT),
-        Class::Other(place) => {
+        Class::Common(common, _) if common.is_marked() => (common.tuple(frame)?, common::OPTION_AT),
+        Class::Other(place, _) => {
             let packet = candidates.others.get(usize::from(place))?;
             let option = packet.option.filter(|o| o.kind == OptionKind::Sealed)?;
             (packet.tuple, option.at.into())

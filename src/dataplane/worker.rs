@@ -5,6 +5,7 @@ use super::fate::Fates;
 use super::rate::{Budget, Noted, Rate, Throttles};
 use super::shared::{Shared, View};
 use super::{lookup, mark, open};
+use crate::flow::outgoing::Limit;
 use crate::flow::{Pin, Reader};
 use crate::snapshot::Awaited;
 use crate::telemetry::{Counter, Direction, DirectionCounters, WorkerCounters, WorkerPairing};
@@ -47,6 +48,8 @@ pub(super) struct Turn<'p> {
     pub now: u64,
     /// Keys that were in use then, in cycles, or before, are due to change.
     pub oldest: u64,
+    /// Packets that a key may seal.
+    pub limit: Limit,
     counters: &'p DirectionCounters,
     worker: usize,
 }
@@ -143,13 +146,15 @@ impl<'s> Worker<'s> {
             self.keeps_up = false;
         }
         tools.icmp.refill(tools.icmp_rate, now);
+        let policy = &view.snapshot.policy;
         let turn = Turn {
             shared: self.shared,
             pin: &pin,
             view,
             direction,
             now,
-            oldest: now.saturating_sub(view.snapshot.policy.key_age_cycles),
+            oldest: now.saturating_sub(policy.key_age_cycles),
+            limit: Limit::new(policy.packets_per_key),
             counters: self.counters.of(direction),
             worker: self.index,
         };

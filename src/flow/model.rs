@@ -5,7 +5,7 @@ use super::floor::Floors;
 use super::free::{Free, Linked};
 use super::incoming::{Found, Incoming, Refused};
 use super::index::{Index, NotInserted};
-use super::outgoing::{Need, Outgoing};
+use super::outgoing::{Limit, Need, Outgoing};
 use super::owner::{Access, Owner};
 use super::places::Places;
 use super::quiescence::Quiescence;
@@ -44,7 +44,7 @@ fn need(floors: &Floors, limit: u16, max_age: u64) -> Need<'_> {
         secret: 1,
         serial: 1,
         floor: floors.cells(0, 0).unwrap(),
-        limit,
+        limit: Limit::new(limit),
         max_age,
         now: 1,
         random: 0,

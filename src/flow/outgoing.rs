@@ -62,6 +62,41 @@ impl Number<'_> {
     }
 }
 
+/// How many packets a key may seal, and, from half of them on, which ones see to the next key. Not each does: `ready` is on another
+/// cache line.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    packets: u16,
+    half: u16,
+    /// Bits of the count that are 0 where a packet does.
+    now_and_then: u16,
+}
+
+impl Limit {
+    /// `packets` is 1 … [`MAX_PACKETS_PER_KEY`].
+    #[must_use]
+    pub fn new(packets: u16) -> Self {
+        Self {
+            packets,
+            half: packets / 2,
+            now_and_then: if packets >= 256 { 31 } else { 0 },
+        }
+    }
+
+    fn leaves_room(self, count: u16) -> bool {
+        count < self.packets
+    }
+
+    fn prepares(self, count: u16) -> bool {
+        count >= self.half && count & self.now_and_then == 0
+    }
+
+    /// Whether there is nothing to be done but to count: there is room, and the packet does not prepare.
+    fn only_counts(self, count: u16) -> bool {
+        count < self.half || (self.leaves_room(count) && !self.prepares(count))
+    }
+}
+
 /// What a worker knows when it asks for a number.
 #[derive(Clone, Copy)]
 pub struct Need<'f> {
@@ -77,8 +112,8 @@ pub struct Need<'f> {
     pub serial: u32,
     /// The floor of (epoch, 5-tuple).
     pub floor: FloorCells<'f>,
-    /// Packets a key may seal, 1 … [`MAX_PACKETS_PER_KEY`].
-    pub limit: u16,
+    /// Packets a key may seal.
+    pub limit: Limit,
     /// Cycles a key may be used.
     pub max_age: u64,
     /// The time, in cycles.
@@ -114,12 +149,6 @@ pub struct Outgoing {
     pub last_received: LastReceived,
     /// Send times, for round trips.
     pub send_times: SendTimes,
-}
-
-/// From half of a chapter on, whether a packet with this count sees to the next key. Not each does: `ready` is on another cache line.
-fn prepares(count: u16, limit: u16) -> bool {
-    let now_and_then = if limit >= 256 { 31 } else { 0 };
-    count >= limit / 2 && count & now_and_then == 0
 }
 
 #[derive(Clone, Copy)]
@@ -261,14 +290,14 @@ impl Outgoing {
         &'p self,
         access: Access<'p>,
         pin: &'p Pin<'_>,
-        limit: u16,
+        limit: Limit,
         oldest: u64,
     ) -> Option<Number<'p>> {
         let mut bits = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::unpack(bits);
             let aged = self.born.load(Ordering::Relaxed) <= oldest;
-            if word.chapter == 0 || word.count >= limit || prepares(word.count, limit) || aged {
+            if word.chapter == 0 || !limit.only_counts(word.count) || aged {
                 return None;
             }
             let next = word.following();
@@ -302,9 +331,9 @@ impl Outgoing {
             let bits = self.word.load(Ordering::Acquire);
             let word = Word::unpack(bits);
             let next_chapter = word.chapter.wrapping_add(1);
-            let usable = word.chapter != 0 && word.count < need.limit;
+            let usable = word.chapter != 0 && need.limit.leaves_room(word.count);
             let change = !usable || self.is_due(word.chapter, need, pin);
-            let prepared = if change || prepares(word.count, need.limit) {
+            let prepared = if change || need.limit.prepares(word.count) {
                 self.prepare(pin, word.chapter, need, &mut derive)
             } else {
                 false

@@ -42,7 +42,7 @@ fn need(floors: &Floors, epoch: Epoch, limit: u16) -> Need<'_> {
         floor: floors
             .cells(0, u64::from(epoch.src_generation) * 0x0000_0003_0000_0005)
             .unwrap(),
-        limit,
+        limit: Limit::new(limit),
         max_age: u64::MAX,
         now: 0,
         random: 0x5555_1234,

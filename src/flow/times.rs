@@ -62,28 +62,23 @@ impl SendTimes {
         }
     }
 
-    /// Fetches what [`SendTimes::sent`] writes of this packet.
+    /// Fetches what [`SendTimes::sent`] writes of this packet: four places of a level are of one cache line.
     #[inline]
     pub(crate) fn prefetch(&self, psntp: u16) {
-        super::prefetch(self.eighth_or_newest(psntp));
-    }
-
-    /// Where the packet is kept as each eighth; if it is none, where it is kept as one of the newest. Nobody can foretell which it is, so
-    /// another store to where the last one went costs less than a branch.
-    #[inline]
-    fn eighth_or_newest(&self, psntp: u16) -> &AtomicU64 {
         let [newest, eighths, ..] = &self.places;
-        let (eighth, newest) = (&eighths[place(psntp, 1)], &newest[place(psntp, 0)]);
-        select_unpredictable(is_kept(psntp, 1), eighth, newest)
+        super::prefetch(select_unpredictable(is_kept(psntp, 1), eighths, newest));
     }
 
     /// Notes that the packet `psntp` is sent at `now` (cycles, not 0).
     #[inline]
     pub fn sent(&self, psntp: u16, now: u64) {
         let word = pack(psntp, now);
-        let [newest, _, rarer @ ..] = &self.places;
-        newest[place(psntp, 0)].store(word, Ordering::Relaxed);
-        self.eighth_or_newest(psntp).store(word, Ordering::Relaxed);
+        let [_, _, rarer @ ..] = &self.places;
+        let all = self.places.as_flattened();
+        // Nobody can foretell whether it is an eighth, so another store to where it is kept already costs less than a branch.
+        let (newest, eighth) = (place(psntp, 0), PLACES + place(psntp, 1));
+        all[newest].store(word, Ordering::Relaxed);
+        all[select_unpredictable(is_kept(psntp, 1), eighth, newest)].store(word, Ordering::Relaxed);
         for (level, places) in (2..).zip(rarer) {
             if !is_kept(psntp, level) {
                 break;

@@ -46,10 +46,10 @@ pub struct Common {
 }
 
 impl Common {
-    /// Recognises a common frame; `None` for others, which [`super::frame::parse`] reads.
+    /// Recognises a common frame of which at most `longest` bytes count; `None` for others, which [`super::frame::parse`] reads.
     #[inline(always)]
     #[must_use]
-    pub fn parse(frame: &[u8], option_type: u8) -> Option<Self> {
+    pub fn parse(frame: &[u8], option_type: u8, longest: usize) -> Option<Self> {
         let head: &[u8; LEAST] = frame.first_chunk()?;
         // Ethertype, version with class and label, Payload Length.
         let start = word(head, ETHERNET_LEN - 2);
@@ -77,7 +77,7 @@ impl Common {
             protocol::UDP => 8,
             _ => return None,
         };
-        (upper_at + least <= end && end <= frame.len()).then_some(Self {
+        (upper_at + least <= end && end <= frame.len().min(longest)).then_some(Self {
             protocol,
             is_marked,
         })
@@ -141,10 +141,14 @@ impl Common {
         })
     }
 
-    /// Fills the [`GROWTH`] bytes that were opened in front of this frame, which has no option: `frame` begins with them. `None`, and
-    /// nothing done, of another that is shorter. Payload Length has to have room.
+    /// Fills the [`GROWTH`] bytes that were opened in front of this frame, which has no option: `frame` begins with them. Returns the option
+    /// where it stands now; `None`, and nothing done, of another frame that is shorter. Payload Length has to have room.
     #[inline(always)]
-    pub fn insert(self, frame: &mut [u8], option: &[u8; SEALED_SIZE]) -> Option<()> {
+    pub fn insert<'f>(
+        self,
+        frame: &'f mut [u8],
+        option: &[u8; SEALED_SIZE],
+    ) -> Option<&'f mut [u8; SEALED_SIZE]> {
         let frame: &mut [u8; LEAST + GROWTH] = frame.first_chunk_mut()?;
         let mut at = 0;
         // A chunk is read before the one that is written over it: GROWTH is more than a chunk.
@@ -156,8 +160,9 @@ impl Common {
         grow(frame, GROWTH as u16);
         frame[NEXT_HEADER_AT] = protocol::DESTINATION_OPTIONS;
         frame[UPPER_AT..OPTION_AT].copy_from_slice(&[self.protocol, UNITS, PADN, 0]);
-        frame[OPTION_AT..OPTION_AT + SEALED_SIZE].copy_from_slice(option);
-        Some(())
+        let inserted = frame[OPTION_AT..].first_chunk_mut()?;
+        *inserted = *option;
+        Some(inserted)
     }
 
     /// Takes the option and its header out of this frame, which has them. `None`, and nothing done, of another that is shorter.
@@ -182,14 +187,10 @@ impl Common {
     }
 }
 
-/// Bytes of IPv6 header and payload of a common frame: what an MTU limits. Of one that is shorter, as many as it could have.
-#[inline(always)]
+/// The longest frame, in bytes, that an option still fits into where IPv6 packets have at most `mtu` bytes.
 #[must_use]
-pub fn l3_len(frame: &[u8]) -> u32 {
-    let head = frame.first_chunk();
-    head.map_or(u32::MAX >> 1, |head| {
-        IPV6_LEN as u32 + u32::from(payload_len(head))
-    })
+pub fn longest(mtu: u16) -> usize {
+    usize::from(mtu).saturating_sub(GROWTH) + ETHERNET_LEN
 }
 
 #[inline(always)]

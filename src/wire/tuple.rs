@@ -10,10 +10,11 @@ pub struct FiveTuple {
     pub src: [u8; 16],
     /// Final destination address, network order.
     pub dst: [u8; 16],
-    /// Source port.
-    pub sport: u16,
+    // In the order that has `upper` read few words.
     /// Destination port.
     pub dport: u16,
+    /// Source port.
+    pub sport: u16,
     /// Upper-layer protocol, an IANA protocol number.
     pub protocol: u8,
 }

@@ -24,7 +24,7 @@ fn udp() -> Vec<u8> {
 }
 
 fn common(frame: &[u8]) -> Common {
-    Common::parse(frame, TYPE).expect("a common frame")
+    Common::parse(frame, TYPE, usize::MAX).expect("a common frame")
 }
 
 /// A frame with a sealed option, as the general way writes it.
@@ -56,15 +56,18 @@ fn what_the_appliance_writes_is_common() {
 fn a_syn_a_short_frame_and_a_link_local_source_are_not_common() {
     let mut tcp = [0; 24];
     tcp[12] = 0x50;
-    assert!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE).is_some());
+    assert!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE, usize::MAX).is_some());
     tcp[13] = TCP_SYN;
-    assert_eq!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE), None);
+    assert_eq!(
+        Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE, usize::MAX),
+        None
+    );
     let plain = frame(protocol::UDP, &udp(), 0);
-    assert_eq!(Common::parse(&plain[..LEAST - 1], TYPE), None);
-    assert_eq!(Common::parse(&[], TYPE), None);
+    assert_eq!(Common::parse(&plain[..LEAST - 1], TYPE, usize::MAX), None);
+    assert_eq!(Common::parse(&[], TYPE, usize::MAX), None);
     let mut near = plain;
     near[SRC_AT..SRC_AT + 2].copy_from_slice(&[0xfe, 0x80]);
-    assert_eq!(Common::parse(&near, TYPE), None);
+    assert_eq!(Common::parse(&near, TYPE, usize::MAX), None);
 }
 
 proptest! {
@@ -86,6 +89,7 @@ proptest! {
         short in prop_oneof![6 => Just(0u16), 1 => 0u16..80],
         ethertype in prop_oneof![9 => Just(0x86ddu16), 1 => any::<u16>()],
         rest in vec(any::<u8>(), 8..120),
+        mtu in 0u16..300,
     ) {
         let (kind, len, units) = option;
         let [r0, r1] = random.to_be_bytes();
@@ -99,11 +103,12 @@ proptest! {
         frame[14] = class;
         frame[22..54].copy_from_slice(&addresses);
         (frame[22], frame[38]) = (first[0], first[1]);
-        if let Some(found) = Common::parse(&frame, TYPE) {
+        if let Some(found) = Common::parse(&frame, TYPE, usize::MAX) {
             let packet = found.packet(&frame).unwrap();
             prop_assert_eq!(parse(&frame, TYPE), Ok(Parsed::Packet(packet)));
             prop_assert_eq!(found.tuple(&frame), Some(packet.tuple));
-            prop_assert_eq!(l3_len(&frame), packet.l3_len());
+            let fits = Common::parse(&frame, TYPE, longest(mtu)).is_some();
+            prop_assert_eq!(fits, packet.l3_len() + GROWTH as u32 <= u32::from(mtu));
         }
     }
 
