@@ -23,7 +23,7 @@ test: setup lint deny both ## Check everything and run every test
 both: setup
 	cargo test --locked --no-run
 	@echo "make model and make guard run beside the tests, and say what they found afterwards"
-	@mkdir -p target; (sleep 5; exec nice -n 19 make --no-print-directory model guard) >target/beside.log 2>&1 & beside=$$!; \
+	@mkdir -p target; (sleep 5; exec nice -n 19 make --no-print-directory -j2 -Otarget model guard) >target/beside.log 2>&1 & beside=$$!; \
 	trap 'kill $$beside 2>/dev/null' EXIT; \
 	cargo test --locked || exit; \
 	wait $$beside; status=$$?; \
