@@ -8,7 +8,7 @@ use crate::flow::Entry;
 use crate::flow::out_key::OutKey;
 use crate::flow::outgoing::Number;
 use crate::telemetry::{Counter, Direction};
-use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed, common};
+use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
 
 /// Packets that are under way from memory while one is parsed.
@@ -96,15 +96,8 @@ pub(super) fn classify<B: PacketBuf>(
     wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
     candidates: &mut Candidates<'_>,
 ) {
-    let policy = &turn.view.snapshot.policy;
+    let option_type = turn.view.snapshot.policy.option_type;
     let grows = turn.direction == Direction::Out;
-    // What is too long for the option is no common packet.
-    let longest = if grows {
-        common::longest(policy.mtu)
-    } else {
-        usize::MAX
-    };
-    let option_type = policy.option_type;
     burst.iter().take(AHEAD).for_each(|buf| buf.prefetch(grows));
     for (at, buf) in burst.iter().enumerate().take(BURST) {
         if let Some(later) = burst.get(at + AHEAD) {
@@ -112,7 +105,7 @@ pub(super) fn classify<B: PacketBuf>(
         }
         let frame = buf.data();
         candidates.bytes += frame.len() as u64;
-        let common = Common::parse(frame, option_type, longest);
+        let common = Common::parse(frame, option_type);
         let common = common.and_then(|common| Some((common, common.tuple(frame)?)));
         let class = match common {
             Some((common, tuple)) => {

@@ -29,11 +29,12 @@ pub(super) fn mark<'p, B: PacketBuf>(
     candidates: &mut Candidates<'p>,
 ) {
     let Candidates { all, others, .. } = candidates;
+    let longest = common::longest(turn.view.snapshot.policy.mtu);
     let mut marked = OfEach::default();
     let mut known = None;
     for (at, (buf, c)) in burst.iter_mut().zip(all.iter_mut()).enumerate() {
         if let (Class::Common(common, _), Some(entry)) = (c.class, c.likely)
-            && let Some(number) = settled(turn, &mut known, buf, common, entry)
+            && let Some(number) = settled(turn, &mut known, buf, common, entry, longest)
         {
             c.class = Class::Numbered(common, number);
             // A common packet is not from a link-local address.
@@ -64,8 +65,8 @@ pub(super) fn mark<'p, B: PacketBuf>(
     write(turn, burst, all, pointers);
 }
 
-/// Numbers what most packets are: a common one of a flow that has settled under this view, with a key that lasts. `None`, and nothing
-/// done, for others.
+/// Numbers what most packets are: a common one of a flow that has settled under this view, with a key that lasts, in a frame of at most
+/// `longest` bytes. `None`, and nothing done, for others.
 #[inline(always)]
 fn settled<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -73,13 +74,17 @@ fn settled<'p, B: PacketBuf>(
     buf: &B,
     common: Common,
     entry: &'p Entry,
+    longest: usize,
 ) -> Option<Number<'p>> {
-    let note = entry.noted();
-    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(buf.data())?) {
+    let (note, frame) = (entry.noted(), buf.data());
+    if note & Noted::SETTLED == 0 || !entry.tuple().is(&common.tuple(frame)?) {
         return None;
     }
     let known = turn.known(note, known)?;
-    if buf.headroom() < common::GROWTH || !FlowTable::keep_live(entry, turn.now) {
+    if frame.len() > longest
+        || buf.headroom() < common::GROWTH
+        || !FlowTable::keep_live(entry, turn.now)
+    {
         return None;
     }
     let access = entry.sending(turn.pin)?;

@@ -46,10 +46,10 @@ pub struct Common {
 }
 
 impl Common {
-    /// Recognises a common frame of which at most `longest` bytes count; `None` for others, which [`super::frame::parse`] reads.
+    /// Recognises a common frame; `None` for others, which [`super::frame::parse`] reads.
     #[inline(always)]
     #[must_use]
-    pub fn parse(frame: &[u8], option_type: u8, longest: usize) -> Option<Self> {
+    pub fn parse(frame: &[u8], option_type: u8) -> Option<Self> {
         let head: &[u8; LEAST] = frame.first_chunk()?;
         // Ethertype, version with class and label, Payload Length.
         let start = word(head, ETHERNET_LEN - 2);
@@ -77,7 +77,7 @@ impl Common {
             protocol::UDP => 8,
             _ => return None,
         };
-        (upper_at + least <= end && end <= frame.len().min(longest)).then_some(Self {
+        (upper_at + least <= end && end <= frame.len()).then_some(Self {
             protocol,
             is_marked,
         })
@@ -187,7 +187,8 @@ impl Common {
     }
 }
 
-/// The longest frame, in bytes, that an option still fits into where IPv6 packets have at most `mtu` bytes.
+/// The longest common frame, in bytes, that surely has room for an option where IPv6 packets have at most `mtu` bytes. One with bytes
+/// behind the packet may be longer.
 #[must_use]
 pub fn longest(mtu: u16) -> usize {
     usize::from(mtu).saturating_sub(GROWTH) + ETHERNET_LEN
