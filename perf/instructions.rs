@@ -53,31 +53,31 @@ const WORKS: [Work; 6] = [
     Work {
         name: "outgoing",
         unit: "packet, marked and sealed",
-        bound: 1_150.0,
+        bound: 945.0,
         run: outgoing,
     },
     Work {
         name: "incoming",
         unit: "packet, sealed by a peer, opened, measured and stripped",
-        bound: 1_890.0,
+        bound: 1_675.0,
         run: incoming,
     },
     Work {
         name: "forged",
         unit: "packet, sealed by a peer, its tag spoilt, searched for and stripped",
-        bound: 2_560.0,
+        bound: 2_385.0,
         run: forged,
     },
     Work {
         name: "new-flow",
         unit: "packet, the first of its flow",
-        bound: 13_950.0,
+        bound: 13_630.0,
         run: new_flows,
     },
     Work {
         name: "seal",
         unit: "option",
-        bound: 216.0,
+        bound: 210.0,
         run: seal,
     },
     Work {
