@@ -320,7 +320,7 @@ impl Inside {
             Rise::of(shared, Direction::In, Counter::Opened),
         ];
         let worker = shared.telemetry.workers.first().ok_or("no worker")?;
-        let busy_before = worker.busy_cycles();
+        let busy_before = worker.busy.cycles();
         let mut carried = self.with_worker(shared, |ends, pool| {
             let mut generator = Packets {
                 pool,
@@ -340,7 +340,7 @@ impl Inside {
         for (rise, sent) in rises.iter().zip(carried.sent) {
             rise.check(sent as usize)?;
         }
-        carried.busy = worker.busy_cycles() - busy_before;
+        carried.busy = worker.busy.cycles() - busy_before;
         Ok(carried)
     }
 }

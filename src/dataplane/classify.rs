@@ -22,6 +22,7 @@ pub(super) struct Candidate<'p> {
     pub likely: Option<&'p Entry>,
 }
 
+/// What a packet is, and, once marking has seen it, what is left to be done.
 #[derive(Clone, Copy)]
 pub(super) enum Class<'p> {
     /// Concerns no flow: nothing is left to be done.

@@ -179,10 +179,13 @@ fn write<'p, B: PacketBuf>(
                 if let Some(option) = option_at(frame, at) {
                     pdmv2::set_global_pointer(option, pointer);
                 }
-                match (key, option_at(frame, at)) {
-                    (Some(key), Some(option)) => batch.seal(key, option),
-                    (Some(_), None) => {}
-                    (None, _) => turn.count(Counter::MarkedClear),
+                match key {
+                    None => turn.count(Counter::MarkedClear),
+                    Some(key) => {
+                        if let Some(option) = option_at(frame, at) {
+                            batch.seal(key, option);
+                        }
+                    }
                 }
             }
             _ => {}

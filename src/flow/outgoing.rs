@@ -93,6 +93,7 @@ impl Limit {
 
     /// Whether there is nothing to be done but to count: there is room, and the packet does not prepare.
     fn only_counts(self, count: u16) -> bool {
+        // Below half of them both are so, by one comparison.
         count < self.half || (self.leaves_room(count) && !self.prepares(count))
     }
 }

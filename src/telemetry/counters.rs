@@ -316,13 +316,15 @@ pub(super) fn bump(slot: &AtomicU64, n: u64) {
 #[repr(align(128))]
 pub struct WorkerCounters {
     by_direction: [DirectionCounters; 2],
-    busy: Turns,
-    idle: Turns,
+    /// Turns of the poll loop that found a packet.
+    pub busy: Turns,
+    /// Those that found none.
+    pub idle: Turns,
 }
 
 /// Turns of the poll loop of one kind.
 #[derive(Debug, Default)]
-struct Turns {
+pub struct Turns {
     polls: AtomicU64,
     cycles: AtomicU64,
 }
@@ -356,29 +358,19 @@ impl WorkerCounters {
         bump(&turns.polls, 1);
         bump(&turns.cycles, cycles);
     }
+}
 
-    /// Turns of the poll loop that found a packet.
+impl Turns {
+    /// How many there were.
     #[must_use]
-    pub fn busy_polls(&self) -> u64 {
-        self.busy.polls.load(Ordering::Relaxed)
+    pub fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
-    /// Turns of the poll loop that found none.
+    /// The TSC cycles that they took, from before packets were received until they were sent, or with what the worker rested.
     #[must_use]
-    pub fn idle_polls(&self) -> u64 {
-        self.idle.polls.load(Ordering::Relaxed)
-    }
-
-    /// TSC cycles of turns that found a packet, from before it was received until it was sent.
-    #[must_use]
-    pub fn busy_cycles(&self) -> u64 {
-        self.busy.cycles.load(Ordering::Relaxed)
-    }
-
-    /// TSC cycles of turns that found none, with what the worker rested in them.
-    #[must_use]
-    pub fn idle_cycles(&self) -> u64 {
-        self.idle.cycles.load(Ordering::Relaxed)
+    pub fn cycles(&self) -> u64 {
+        self.cycles.load(Ordering::Relaxed)
     }
 }
 
@@ -463,11 +455,9 @@ mod tests {
         assert_eq!(totals.get(Direction::In, Counter::PassedIpv4), 30);
         assert_eq!(totals.both(Counter::PassedIpv4), 36);
         assert_eq!(totals.both(Counter::Opened), 0);
-        assert_eq!((workers[0].busy_polls(), workers[0].idle_polls()), (1, 0));
-        assert_eq!(
-            (workers[0].busy_cycles(), workers[0].idle_cycles()),
-            (700, 0)
-        );
+        let (busy, idle) = (&workers[0].busy, &workers[0].idle);
+        assert_eq!((busy.polls(), idle.polls()), (1, 0));
+        assert_eq!((busy.cycles(), idle.cycles()), (700, 0));
     }
 
     #[test]

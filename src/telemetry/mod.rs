@@ -50,10 +50,10 @@ impl Telemetry {
         let worker = |(index, counters): (usize, &Arc<WorkerCounters>)| WorkerStats {
             index,
             core: gauges.worker_cores.get(index).copied(),
-            busy_polls: counters.busy_polls(),
-            idle_polls: counters.idle_polls(),
-            busy_cycles: counters.busy_cycles(),
-            idle_cycles: counters.idle_cycles(),
+            busy_polls: counters.busy.polls(),
+            idle_polls: counters.idle.polls(),
+            busy_cycles: counters.busy.cycles(),
+            idle_cycles: counters.idle.cycles(),
             counters: CounterTree::of(&Totals::over([counters.as_ref()])),
         };
         let pairings = self.pairings.all();

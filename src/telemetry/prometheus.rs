@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry as Exposition;
 
-use super::counters::{Direction, FAMILIES, Family, Split, Totals, WorkerCounters};
+use super::counters::{Direction, FAMILIES, Family, Split, Totals, Turns, WorkerCounters};
 use super::histogram::Delays;
 use super::pairing::{PairingCounter, PairingStats};
 use super::records::Gauges;
@@ -147,25 +147,25 @@ impl Reading {
 
     fn polls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let names: Vec<String> = (0..self.workers.len()).map(|n| n.to_string()).collect();
-        let series = |of: fn(&WorkerCounters) -> [u64; 2]| {
+        let series = |of: fn(&Turns) -> u64| {
             let workers = self.workers.iter().zip(&names);
             workers.flat_map(move |(worker, name)| {
-                let [busy, idle] = of(worker);
-                [("busy", busy), ("idle", idle)]
-                    .map(|(state, n)| (vec![("worker", name.as_str()), ("state", state)], n))
+                [("busy", &worker.busy), ("idle", &worker.idle)].map(|(state, turns)| {
+                    (vec![("worker", name.as_str()), ("state", state)], of(turns))
+                })
             })
         };
         counters(
             encoder,
             "worker_polls",
             "Turns of a worker's poll loop, by whether they found a packet",
-            series(|worker| [worker.busy_polls(), worker.idle_polls()]),
+            series(Turns::polls),
         )?;
         counters(
             encoder,
             "worker_cycles",
             "TSC cycles of these turns: what part of them is busy is how loaded the worker is",
-            series(|worker| [worker.busy_cycles(), worker.idle_cycles()]),
+            series(Turns::cycles),
         )
     }
 
