@@ -2,14 +2,15 @@
 
 #![allow(unsafe_code)]
 
-/// Has the processor fetch the cache line at an address, which may be any: of one that is none nothing comes.
+/// Has the processor fetch the cache line at an address, which may be any: of one that is none nothing comes. It goes to the second-level
+/// cache: requests for the first one are few at a time, and of more than that AMD's processors drop what is only a hint.
 #[inline]
 pub(crate) fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing that the program can see, and ignores an address that is none.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
