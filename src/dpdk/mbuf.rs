@@ -14,7 +14,7 @@ use std::slice;
 use arrayvec::ArrayVec;
 
 use super::ffi;
-use crate::prefetch::prefetch_line_to_write;
+use crate::prefetch::{prefetch_line, prefetch_line_to_write};
 use crate::wire::{NoHeadroom, NoTailroom, PacketBuf};
 
 /// The largest burst, in packets.
@@ -60,7 +60,7 @@ impl Mbuf {
     /// Fetches what DPDK notes of the packet, which every other method reads.
     #[inline]
     pub(super) fn prefetch_header(&self) {
-        prefetch_line_to_write(self.0.as_ptr().cast());
+        prefetch_line(self.0.as_ptr().cast());
     }
 
     /// Whether all of the packet is in [`PacketBuf::data`].
