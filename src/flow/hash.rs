@@ -2,10 +2,11 @@
 
 use crate::wire::FiveTuple;
 
-/// Two secret words drawn at start.
+/// Secret words, of two drawn at start.
 #[derive(Clone, Copy)]
 pub struct TupleHasher {
-    seed: [u64; 2],
+    /// What each word that is hashed is mixed with.
+    keys: [u64; 6],
 }
 
 const K: [u64; 3] = [
@@ -28,28 +29,29 @@ fn halves(address: &[u8; 16]) -> (u64, u64) {
 impl TupleHasher {
     /// A hasher with these secret words.
     #[must_use]
-    pub fn new(seed: [u64; 2]) -> Self {
-        Self { seed }
+    pub fn new([a, b]: [u64; 2]) -> Self {
+        Self {
+            keys: [a, K[0], b, K[1], K[2], a ^ K[0]],
+        }
     }
 
     /// 64 bits of which all are usable.
     #[must_use]
     pub fn hash(&self, t: &FiveTuple) -> u64 {
+        let [k0, k1, k2, k3, k4, k5] = self.keys;
         let (s0, s1) = halves(&t.src);
         let (d0, d1) = halves(&t.dst);
-        let a = fold(s0 ^ self.seed[0], s1 ^ K[0]);
-        let b = fold(d0 ^ self.seed[1], d1 ^ K[1]);
-        fold(
-            a ^ t.upper() ^ K[2],
-            b.rotate_left(23) ^ self.seed[0] ^ K[0],
-        )
+        let a = fold(s0 ^ k0, s1 ^ k1);
+        let b = fold(d0 ^ k2, d1 ^ k3);
+        fold(a ^ t.upper() ^ k4, b.rotate_left(23) ^ k5)
     }
 
     /// A hash of a tuple's hash and more words, for tables of other things than flows.
     #[must_use]
     pub fn extend(&self, hash: u64, words: [u64; 2]) -> u64 {
-        let a = fold(hash ^ words[0] ^ self.seed[1], K[2]);
-        fold(a ^ words[1], self.seed[0] ^ K[1])
+        let [k0, _, k2, k3, k4, _] = self.keys;
+        let a = fold(hash ^ words[0] ^ k2, k4);
+        fold(a ^ words[1], k0 ^ k3)
     }
 }
 

@@ -27,14 +27,19 @@ impl FiveTuple {
         let address = |bytes: &[u8; 16]| u128::from_ne_bytes(*bytes);
         let addresses =
             (address(&self.src) ^ address(&other.src)) | (address(&self.dst) ^ address(&other.dst));
-        addresses | u128::from(self.upper() ^ other.upper()) == 0
+        let upper = (self.ports() ^ other.ports()) | u32::from(self.protocol ^ other.protocol);
+        addresses | u128::from(upper) == 0
+    }
+
+    fn ports(&self) -> u32 {
+        u32::from(self.sport) << 16 | u32::from(self.dport)
     }
 
     /// Ports and protocol in one number.
     #[inline]
     #[must_use]
     pub fn upper(&self) -> u64 {
-        u64::from(self.sport) << 16 | u64::from(self.dport) | u64::from(self.protocol) << 32
+        u64::from(self.ports()) | u64::from(self.protocol) << 32
     }
 
     /// The tuple of the opposite direction.
