@@ -1,4 +1,4 @@
-//! The one instruction that flow table and packets both ask for.
+//! What flow table and packets both ask the processor for: cache lines that are needed soon.
 
 #![allow(unsafe_code)]
 
@@ -16,8 +16,8 @@ pub(crate) fn prefetch_line(at: *const u8) {
     let _ = at;
 }
 
-/// The same for a line that will be written: it is taken from the core that wrote it last at once, not first shared with it. Processors
-/// that do not know this instruction do nothing.
+/// The same for a line that will be written: it is taken from the core that wrote it last at once, not first shared with it. It goes to the
+/// first-level cache, so only few are to be asked for at a time. Processors that do not know this instruction do nothing.
 #[inline]
 pub(crate) fn prefetch_line_to_write(at: *const u8) {
     #[cfg(target_arch = "x86_64")]

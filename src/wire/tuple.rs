@@ -10,7 +10,7 @@ pub struct FiveTuple {
     pub src: [u8; 16],
     /// Final destination address, network order.
     pub dst: [u8; 16],
-    // In the order that has `upper` read few words.
+    // In the order that has `ports` read one word.
     /// Destination port.
     pub dport: u16,
     /// Source port.
