@@ -142,7 +142,9 @@ fn mark_any<'p, B: PacketBuf>(
         Protection::Sealed => {
             let n = number(turn, tools, c, &pair, fresh, entry)?;
             let metrics = metrics(turn, entry, n.psntp, 0);
-            let option = pdmv2::unsealed(policy.option_type, n.prseq(), n.key.f(), &metrics);
+            let unsealed = pdmv2::unsealed(policy.option_type, n.prseq(), n.key.f(), &metrics);
+            let mut option = [0; pdmv2::SEALED_SIZE];
+            option[..pdmv2::CLEAR_SIZE].copy_from_slice(&unsealed);
             (insert(buf, &option)?, n.psntp, Some(n.key))
         }
     };
@@ -165,10 +167,10 @@ fn write<'p, B: PacketBuf>(
             (Class::Numbered(common, n), Some(entry)) => {
                 let pointer = following(&mut pointers.other);
                 let metrics = metrics(turn, entry, n.psntp, pointer);
-                let option = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
+                let unsealed = pdmv2::unsealed(option_type, n.prseq(), n.key.f(), &metrics);
                 // There is room in front, and the frame is the one that was parsed.
                 let _ = buf.prepend(common::GROWTH);
-                if let Some(option) = common.insert(buf.data_mut(), &option) {
+                if let Some(option) = common.insert(buf.data_mut(), &unsealed) {
                     batch.seal(n.key, option);
                 }
                 entry.outgoing.send_times.sent(n.psntp, turn.now);

@@ -102,20 +102,16 @@ impl PacketBuf for Mbuf {
     #[inline]
     fn prepend(&mut self, n: usize) -> Result<(), NoHeadroom> {
         let m = self.header_mut();
-        let grown = u16::try_from(n).ok().and_then(|n| {
-            Some((
-                m.data_off.checked_sub(n)?,
-                m.data_len.checked_add(n)?,
-                m.pkt_len.checked_add(u32::from(n))?,
-            ))
-        });
-        let Some((offset, length, total)) = grown else {
+        let Some((n, offset)) = u16::try_from(n)
+            .ok()
+            .and_then(|n| Some((n, m.data_off.checked_sub(n)?)))
+        else {
             return Err(NoHeadroom { wanted: n });
         };
-        // The end of the data stays where it is, so data_off + data_len <= buf_len still holds.
+        // The end of the data stays where it is, so data_off + data_len <= buf_len still holds, and nothing wraps.
         m.data_off = offset;
-        m.data_len = length;
-        m.pkt_len = total;
+        m.data_len = m.data_len.wrapping_add(n);
+        m.pkt_len = m.pkt_len.wrapping_add(u32::from(n));
         Ok(())
     }
 

@@ -400,6 +400,7 @@ fn count(counter: &AtomicU32) -> u32 {
     more
 }
 
+#[inline]
 fn read(time: &AtomicU32) -> f32 {
     f32::from_bits(time.load(Ordering::Relaxed))
 }

@@ -1,7 +1,8 @@
 //! The key of packets that go out, and what belongs to it alone: its algorithm, and the walk of PRSEQ under it.
 //!
-//! PRSEQ walks `offset + count * step` modulo 32,767 (a step prime to it), which meets each of 1 … 32,767 once: its entropy is that of
-//! (step, offset), drawn anew for each key: log2(27,000 * 32,767), about 29.7 bits.
+//! PRSEQ walks `offset + count * step` modulo 2^15 with an odd step, which meets each number once in 2^15 steps. 0 is no PRSEQ: where the walk
+//! meets it, `offset` takes its place, which stands where a packet 0 would be, and packets are counted from 1 to 2^15 - 1. The
+//! entropy is that of (step, offset), drawn anew for each key: 29 bits.
 
 use super::epoch::Epoch;
 use crate::crypto::{Aead, SessionKey};
@@ -9,6 +10,8 @@ use crate::wire::Prseq;
 use zeroize::Zeroize;
 
 const OFFSET_SHIFT: u32 = 15;
+/// Bits of a PRSEQ, of an offset and of a step.
+const MASK: u32 = 0x7fff;
 const AEAD_SHIFT: u32 = 30;
 
 /// The key of one chapter, with the numbers that belong to it. One cache line, where a flow's entry places it.
@@ -42,8 +45,8 @@ impl OutKey {
 
     /// Makes it a key that seals with `aead`, with a walk that `random` draws.
     pub(super) fn draw_walk(&mut self, aead: Aead, random: u32) {
-        let offset = random >> 16 & 0x7fff;
-        let step = u32::from(coprime_step(random as u16));
+        let offset = random >> 16 & MASK;
+        let step = (random & MASK) | 1;
         self.walk = u32::from(aead.code()) << AEAD_SHIFT | offset << OFFSET_SHIFT | step;
     }
 
@@ -56,34 +59,15 @@ impl OutKey {
     /// PRSEQ of the `count`th packet, counted from 1: each of 1 … 32,767 once in so many packets.
     #[inline]
     pub(super) fn prseq(&self, count: u16) -> Prseq {
-        let (step, offset) = (self.walk & 0x7fff, self.walk >> OFFSET_SHIFT & 0x7fff);
-        let sum = u32::from(count) * step + offset;
-        // 2^15 = 1 modulo 32,767, so the 15-bit digits of the sum are added until one is left. The first addition leaves at most
-        // 2^15 - 1 + 2^16, the second at most 2^15 + 1, so the last is a single subtraction.
-        let once = (sum & 0x7fff) + (sum >> 15);
-        let twice = (once & 0x7fff) + (once >> 15);
-        let residue = if twice >= 32_767 {
-            twice - 32_767
-        } else {
-            twice
-        };
-        Prseq::saturating(residue as u16 + 1)
+        let (step, offset) = (self.walk & MASK, self.walk >> OFFSET_SHIFT & MASK);
+        let at = (u32::from(count) * step + offset) & MASK;
+        Prseq::saturating(if at == 0 { offset } else { at } as u16)
     }
 
     /// Overwrites the secrets.
     pub(super) fn wipe(&mut self) {
         self.session.zeroize();
     }
-}
-
-/// A step prime to 32,767 = 7 * 31 * 151, out of any number.
-fn coprime_step(random: u16) -> u16 {
-    let mut step = random & 0x7fff;
-    // Each by itself: only by a constant does the compiler divide without a division.
-    while step.is_multiple_of(7) || step.is_multiple_of(31) || step.is_multiple_of(151) {
-        step = step.wrapping_add(1) & 0x7fff;
-    }
-    step
 }
 
 #[cfg(all(test, not(feature = "loom")))]
@@ -94,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_walk_meets_each_prseq_once_and_never_0() {
-        for random in [0u32, 7, 31, 151, 0x7fff, 0xffff_ffff, 0x1234_5678] {
+        let some = (0..32u32).map(|n| n.wrapping_mul(0x9e37_79b9));
+        let edges = [1, 2, 0x7fff, 0x8000, 0xffff, 0x7fff_0000, 0xffff_ffff];
+        for random in some.chain(edges) {
             let mut key = OutKey::default();
             key.draw_walk(Aead::Aes256Gcm, random);
             let seen: HashSet<u16> = (1..=MAX_PACKETS_PER_KEY)

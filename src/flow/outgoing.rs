@@ -62,8 +62,8 @@ impl Number<'_> {
     }
 }
 
-/// How many packets a key may seal, and, from half of them on, which ones see to the next key. Not each does: `ready` is on another
-/// cache line.
+/// How many packets a key may seal, and, from half of them on, which ones see to the next key: 32 to 64 of them, as each takes the long way
+/// and looks at `ready`, which is on another cache line.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     packets: u16,
@@ -76,10 +76,11 @@ impl Limit {
     /// `packets` is 1 … [`MAX_PACKETS_PER_KEY`].
     #[must_use]
     pub fn new(packets: u16) -> Self {
+        let apart = (packets / 64).max(1).ilog2();
         Self {
             packets,
             half: packets / 2,
-            now_and_then: if packets >= 256 { 31 } else { 0 },
+            now_and_then: (1 << apart) - 1,
         }
     }
 
@@ -225,6 +226,7 @@ impl Outgoing {
     }
 
     /// When the last packet was sent, in cycles of 48 bits; `None` before the first.
+    #[inline]
     #[must_use]
     pub fn last_sent(&self) -> Option<u64> {
         let word = Word::unpack(self.word.load(Ordering::Relaxed));

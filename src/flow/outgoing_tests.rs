@@ -50,6 +50,26 @@ fn need(floors: &Floors, epoch: Epoch, limit: u16) -> Need<'_> {
 }
 
 #[test]
+fn the_second_half_of_a_key_sees_to_the_next_one_now_and_then() {
+    for packets in 1..=MAX_PACKETS_PER_KEY {
+        let limit = Limit::new(packets);
+        let prepare: Vec<u16> = (0..packets).filter(|n| limit.prepares(*n)).collect();
+        assert!(prepare.iter().all(|n| *n >= packets / 2));
+        let wanted = if packets < 64 { 1..=32 } else { 32..=65 };
+        assert!(
+            wanted.contains(&prepare.len()),
+            "{packets}: {}",
+            prepare.len()
+        );
+        let others = (0..packets).filter(|n| !limit.prepares(*n));
+        assert!(
+            others.into_iter().all(|n| limit.only_counts(n)),
+            "{packets}"
+        );
+    }
+}
+
+#[test]
 fn counts_rotates_at_the_limit_and_flips_f() {
     let q = Quiescence::new(1);
     let mut reader = q.reader(0).unwrap();

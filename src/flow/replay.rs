@@ -82,6 +82,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Replay`], and nothing changes.
+    #[inline]
     pub fn accept(&self, number: u32, access: Access<'_>) -> Result<(), Replay> {
         let block = number >> 5;
         let bit = 1u64 << (number & 31);

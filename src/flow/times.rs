@@ -149,6 +149,7 @@ impl LastReceived {
     }
 
     /// Notes that the packet `psn` came at `now`, and that the last packet before it was sent at `last_sent`.
+    #[inline]
     pub fn received(&self, psn: u16, now: u64, last_sent: Option<u64>) {
         let since = last_sent.and_then(|sent| cycles_between(sent, now));
         // The deltas of two packets must not be mixed: the reader takes this one only if its PSN is the other word's.
@@ -161,6 +162,7 @@ impl LastReceived {
     }
 
     /// What to say at `now`; `None` before the first packet came.
+    #[inline]
     #[must_use]
     pub fn heard(&self, now: u64) -> Option<Heard> {
         let at = self.at.load(Ordering::Acquire);

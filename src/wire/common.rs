@@ -18,7 +18,7 @@ use super::frame::{
     ETHERNET_LEN, IPV6_LEN, Ipv6Packet, OptionKind, PdmOption, TCP_FLAGS, TCP_SYN, ipv6, protocol,
 };
 use super::options::PADN;
-use super::pdmv2::{SEALED_LEN, SEALED_SIZE, VERSION};
+use super::pdmv2::{CLEAR_SIZE, SEALED_LEN, SEALED_SIZE, VERSION};
 use super::tuple::FiveTuple;
 
 /// Bytes that a sealed option and its header add.
@@ -142,33 +142,33 @@ impl Common {
     }
 
     /// Fills the [`GROWTH`] bytes that were opened in front of this frame, which has no option: `frame` begins with them. Returns the option
-    /// where it stands now; `None`, and nothing done, of another frame that is shorter. Payload Length has to have room.
+    /// where it stands now, with anything where its tag has to be; `None`, and nothing done, of another frame that is shorter. Payload Length
+    /// has to have room.
     #[inline(always)]
     pub fn insert<'f>(
         self,
         frame: &'f mut [u8],
-        option: &[u8; SEALED_SIZE],
+        unsealed: &[u8; CLEAR_SIZE],
     ) -> Option<&'f mut [u8; SEALED_SIZE]> {
         let frame: &mut [u8; LEAST + GROWTH] = frame.first_chunk_mut()?;
-        let mut at = 0;
-        // A chunk is read before the one that is written over it: GROWTH is more than a chunk.
-        while at < LEAST {
+        let length = payload_len(frame[GROWTH..].first_chunk()?).wrapping_add(GROWTH as u16);
+        // A chunk is read before the one that is written over it: GROWTH is more than a chunk. The last one begins within the one before.
+        for at in [0, CHUNK, 2 * CHUNK, UPPER_AT - CHUNK] {
             let chunk: [u8; CHUNK] = *frame[at + GROWTH..].first_chunk()?;
             *frame[at..].first_chunk_mut()? = chunk;
-            at += CHUNK;
         }
-        grow(frame, GROWTH as u16);
+        set_payload_len(frame, length);
         frame[NEXT_HEADER_AT] = protocol::DESTINATION_OPTIONS;
         frame[UPPER_AT..OPTION_AT].copy_from_slice(&[self.protocol, UNITS, PADN, 0]);
-        let inserted = frame[OPTION_AT..].first_chunk_mut()?;
-        *inserted = *option;
-        Some(inserted)
+        *frame[OPTION_AT..].first_chunk_mut()? = *unsealed;
+        frame[OPTION_AT..].first_chunk_mut()
     }
 
     /// Takes the option and its header out of this frame, which has them. `None`, and nothing done, of another that is shorter.
     #[inline(always)]
     pub fn strip(self, buf: &mut impl PacketBuf) -> Option<()> {
         let frame: &mut [u8; LEAST + GROWTH] = buf.data_mut().first_chunk_mut()?;
+        let length = payload_len(frame.first_chunk()?).wrapping_sub(GROWTH as u16);
         let mut end = UPPER_AT;
         while end > CHUNK {
             let chunk: [u8; CHUNK] = *frame[..end].last_chunk()?;
@@ -180,7 +180,7 @@ impl Common {
         let frame: &mut [u8; LEAST] = frame.last_chunk_mut()?;
         *frame.first_chunk_mut()? = chunk;
         // Only now: a chunk that is read after a part of it was written waits for that to reach the cache.
-        grow(frame, (GROWTH as u16).wrapping_neg());
+        set_payload_len(frame, length);
         frame[NEXT_HEADER_AT] = self.protocol;
         buf.trim_front(GROWTH);
         Some(())
@@ -206,9 +206,8 @@ fn payload_len(head: &[u8; UPPER_AT]) -> u16 {
 }
 
 #[inline(always)]
-fn grow<const LEN: usize>(frame: &mut [u8; LEN], by: u16) {
-    let grown = u16::from_be_bytes([frame[LENGTH_AT], frame[LENGTH_AT + 1]]).wrapping_add(by);
-    frame[LENGTH_AT..LENGTH_AT + 2].copy_from_slice(&grown.to_be_bytes());
+fn set_payload_len<const LEN: usize>(frame: &mut [u8; LEN], length: u16) {
+    frame[LENGTH_AT..LENGTH_AT + 2].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -124,7 +124,9 @@ proptest! {
 
         let mut buf = VecBuf::new(&plain);
         buf.prepend(GROWTH).unwrap();
-        common(&plain).insert(buf.data_mut(), &option).unwrap();
+        let (unsealed, tag) = option.split_first_chunk().unwrap();
+        let inserted = common(&plain).insert(buf.data_mut(), unsealed).unwrap();
+        inserted[pdmv2::CLEAR_SIZE..].copy_from_slice(tag);
         prop_assert_eq!(buf.data(), &wanted[..]);
 
         common(&wanted).strip(&mut buf).unwrap();
