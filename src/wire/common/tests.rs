@@ -126,7 +126,7 @@ proptest! {
         buf.prepend(GROWTH).unwrap();
         let (unsealed, tag) = option.split_first_chunk().unwrap();
         let inserted = common(&plain).insert(buf.data_mut(), unsealed).unwrap();
-        inserted[pdmv2::CLEAR_SIZE..].copy_from_slice(tag);
+        inserted[CLEAR_SIZE..].copy_from_slice(tag);
         prop_assert_eq!(buf.data(), &wanted[..]);
 
         common(&wanted).strip(&mut buf).unwrap();
