@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 const OFFSET_SHIFT: u32 = 15;
 /// Bits of a PRSEQ, of an offset and of a step.
-const MASK: u32 = 0x7fff;
+const MASK: u32 = Prseq::MAX as u32;
 const AEAD_SHIFT: u32 = 30;
 
 /// The key of one chapter, with the numbers that belong to it. One cache line, where a flow's entry places it.
