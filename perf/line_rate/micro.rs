@@ -43,7 +43,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     ] {
         let cost = repeat(bench, || {
             let frame = black_box(&frame[..]);
-            let common = Common::parse(frame, pdmv2::DEFAULT_OPTION_TYPE);
+            let common = Common::parse(frame, Some(pdmv2::DEFAULT_OPTION_TYPE));
             black_box(common.and_then(|common| common.tuple(frame))).is_some()
         });
         table.rows.push(vec![name.into(), cost.into()]);

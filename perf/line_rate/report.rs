@@ -19,6 +19,8 @@ pub struct Report {
     pub versions: Versions,
     pub commands: Vec<String>,
     headlines: BTreeMap<String, Spread>,
+    /// Of targets that this machine does not let anybody reach: why.
+    beyond: BTreeMap<String, String>,
     failures: BTreeMap<String, String>,
     pub sections: Vec<Section>,
     #[serde(skip)]
@@ -172,6 +174,7 @@ impl Report {
             versions: Versions::read()?,
             commands: Vec::new(),
             headlines: BTreeMap::new(),
+            beyond: BTreeMap::new(),
             failures: BTreeMap::new(),
             sections: Vec::new(),
             plots: Vec::new(),
@@ -182,6 +185,12 @@ impl Report {
     pub fn headline(&mut self, id: &str, value: Spread) {
         debug_assert!(TARGETS.iter().any(|t| t.id == id), "no target {id}");
         self.headlines.insert(id.to_owned(), value);
+    }
+
+    /// Notes why the target `id` says nothing on this machine, should it not be reached.
+    pub fn beyond(&mut self, id: &str, why: String) {
+        debug_assert!(TARGETS.iter().any(|t| t.id == id), "no target {id}");
+        self.beyond.insert(id.to_owned(), why);
     }
 
     /// Has a picture written.
@@ -250,9 +259,10 @@ impl Report {
                 Some(s) => [
                     s.median.into(),
                     format!("{} – {}", number(s.min), number(s.max)).into(),
-                    match target.reached_by(s.median) {
-                        true => "reached".into(),
-                        false => "**not reached**".into(),
+                    match self.beyond.get(target.id) {
+                        _ if target.reached_by(s.median) => "reached".into(),
+                        Some(why) => why.as_str().into(),
+                        None => "**not reached**".into(),
                     },
                 ],
             });

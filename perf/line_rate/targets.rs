@@ -34,6 +34,9 @@ const fn at_most(id: &'static str, what: &'static str, number: f64, unit: &'stat
     }
 }
 
+/// Microseconds that 99.9 % of the packets may take longer for the appliance, where the machine itself is steadier than that.
+pub const LONGEST_ADDED: f64 = 50.0;
+
 /// All of them, in the order of the table.
 pub const TARGETS: &[Target] = &[
     at_least(
@@ -127,7 +130,7 @@ pub const TARGETS: &[Target] = &[
         10.0,
         "µs",
     ),
-    at_most("latency/p99.9", "the same, 99.9 %", 50.0, "µs"),
+    at_most("latency/p99.9", "the same, 99.9 %", LONGEST_ADDED, "µs"),
     at_most(
         "forged",
         "a forged packet against an honest one",

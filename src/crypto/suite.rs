@@ -34,17 +34,12 @@ impl Aead {
         self as u16
     }
 
-    /// A number of 2 bits for it, for memory that may be all zero.
-    pub(crate) const fn code(self) -> u16 {
-        self.id() - 1
-    }
-
-    /// What [`Aead::code`] is of.
+    /// Of an identifier, 2 bits, that was kept with a key. Memory that is all zero has no key, so what is said of it does not matter.
     #[inline]
-    pub(crate) const fn of_code(code: u16) -> Self {
-        match code {
-            0 => Self::Aes128Gcm,
-            1 => Self::Aes256Gcm,
+    pub(crate) const fn of_kept(id: u16) -> Self {
+        match id {
+            1 => Self::Aes128Gcm,
+            2 => Self::Aes256Gcm,
             _ => Self::ChaCha20Poly1305,
         }
     }

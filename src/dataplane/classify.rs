@@ -10,6 +10,7 @@ use crate::flow::outgoing::Number;
 use crate::telemetry::{Counter, Direction};
 use crate::wire::{self, Common, FiveTuple, Ipv6Packet, OptionKind, PacketBuf, Parsed};
 use arrayvec::ArrayVec;
+use std::hint::cold_path;
 
 /// Packets that are under way from memory while one is parsed.
 const AHEAD: usize = 8;
@@ -97,16 +98,17 @@ pub(super) fn classify<B: PacketBuf>(
     wanted: impl Fn(Option<OptionKind>) -> Result<(), Counter>,
     candidates: &mut Candidates<'_>,
 ) {
-    let option_type = turn.view.snapshot.policy.option_type;
     let grows = turn.direction == Direction::Out;
+    // What goes out with an option already is not marked, and rare.
+    let sealed = (!grows).then_some(turn.view.snapshot.policy.option_type);
     burst.iter().take(AHEAD).for_each(|buf| buf.prefetch(grows));
-    for (at, buf) in burst.iter().enumerate().take(BURST) {
+    for (at, buf) in burst.iter().enumerate() {
         if let Some(later) = burst.get(at + AHEAD) {
             later.prefetch(grows);
         }
         let frame = buf.data();
         candidates.bytes += frame.len() as u64;
-        let common = Common::parse(frame, option_type);
+        let common = Common::parse(frame, sealed);
         let common = common.and_then(|common| Some((common, common.tuple(frame)?)));
         let class = match common {
             Some((common, tuple)) => {
@@ -114,6 +116,7 @@ pub(super) fn classify<B: PacketBuf>(
                 wanted(option).map(|()| Class::Common(common, turn.hash(&tuple)))
             }
             None => other(turn, at, frame, fates).and_then(|packet| {
+                cold_path();
                 if packet.has_option_before && grows {
                     return Err(Counter::PassedAlreadyMarked);
                 }
@@ -125,6 +128,7 @@ pub(super) fn classify<B: PacketBuf>(
             }),
         };
         let class = class.unwrap_or_else(|reason| {
+            cold_path();
             turn.count(reason);
             Class::Done
         });
@@ -137,6 +141,7 @@ pub(super) fn classify<B: PacketBuf>(
 }
 
 /// Parses a frame that is not a common one.
+#[cold]
 #[inline(never)]
 fn other(
     turn: &Turn<'_>,

@@ -120,6 +120,7 @@ impl<'p> Turn<'p> {
         *before
     }
 
+    #[cold]
     #[inline(never)]
     fn look_note_up(&self, note: u64) -> Option<Known<'p>> {
         let noted = Noted::of(note, self.view.snapshot.serial)?;
@@ -241,6 +242,7 @@ impl<'p> Turn<'p> {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn new_flow(&self, c: &Whole<'_>, random: u16) -> Result<&'p Entry, Counter> {
         let tuple = self.outgoing(&c.packet.tuple);

@@ -20,6 +20,7 @@ use crate::snapshot::{NotSealing, OverMtu, Protection, Route};
 use crate::telemetry::{Counter, PairingCounter};
 use crate::wire::{self, Common, Metrics, PacketBuf, ScaledDelta, common, pdmv2};
 use arrayvec::ArrayVec;
+use std::hint::cold_path;
 
 pub(super) fn mark<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -41,6 +42,7 @@ pub(super) fn mark<'p, B: PacketBuf>(
             marked.other += 1;
             continue;
         }
+        cold_path();
         let mark = if let (Class::Common(common, _), None) = (c.class, c.likely)
             && let Some(reason) = turn.why_passes(buf.data(), common)
         {
@@ -97,6 +99,7 @@ fn settled<'p, B: PacketBuf>(
 }
 
 /// Marks any packet, if it is to be: its flow, and what is left to do for it.
+#[cold]
 #[inline(never)]
 fn mark_any<'p, B: PacketBuf>(
     turn: &Turn<'p>,
@@ -176,6 +179,7 @@ fn write<'p, B: PacketBuf>(
                 entry.outgoing.send_times.sent(n.psntp, turn.now);
             }
             (Class::Written(at, key), Some(entry)) => {
+                cold_path();
                 let (at, frame) = (usize::from(*at), buf.data_mut());
                 let pointer = following(pointers.of(&entry.tuple().src));
                 if let Some(option) = option_at(frame, at) {
@@ -210,6 +214,7 @@ fn fresh(
     epoch_of(turn, tools, c, pair)
 }
 
+#[cold]
 #[inline(never)]
 fn epoch_of(
     turn: &Turn<'_>,
@@ -278,6 +283,7 @@ fn sending<'p>(turn: &Turn<'p>, entry: &Entry) -> Result<Access<'p>, Counter> {
 }
 
 /// [`number`] where the flow's key may be due to change.
+#[cold]
 #[inline(never)]
 fn number_under_change<'p>(
     turn: &Turn<'p>,
@@ -331,6 +337,7 @@ fn number_under_change<'p>(
 
 /// Whether the secret of a flow's key is one that nothing is to be sealed under any more. Of a key that a worker with a newer view has made
 /// this one knows nothing, and goes along.
+#[cold]
 #[inline(never)]
 fn is_gone(turn: &Turn<'_>, c: &Whole<'_>, pair: &Pair<'_>, entry: &Entry, epoch: &Epoch) -> bool {
     let snapshot = &turn.view.snapshot;
@@ -340,6 +347,7 @@ fn is_gone(turn: &Turn<'_>, c: &Whole<'_>, pair: &Pair<'_>, entry: &Entry, epoch
 }
 
 /// The packet would be longer than the outside link takes.
+#[cold]
 #[inline(never)]
 fn too_big<B: PacketBuf>(
     turn: &Turn<'_>,
@@ -426,6 +434,7 @@ impl<'t, 'b, 'p: 'b> Batch<'t, 'b, 'p> {
     #[inline(always)]
     fn seal(&mut self, key: &'p OutKey, option: &'b mut [u8; pdmv2::SEALED_SIZE]) {
         if !key.is_for(self.aead) {
+            cold_path();
             self.finish();
             self.aead = key.aead();
         }

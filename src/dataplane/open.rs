@@ -19,6 +19,7 @@ use crate::snapshot::Protection;
 use crate::telemetry::{Counter, PairingCounter, WorkerPairing};
 use crate::wire::{self, Metrics, OptionKind, PacketBuf, Pdm, PdmOption, common, pdmv2};
 use arrayvec::ArrayVec;
+use std::hint::cold_path;
 
 /// A packet that is tried with the key that its flow most likely used.
 struct Try<'p> {
@@ -57,6 +58,7 @@ pub(super) fn open<'p, B: PacketBuf>(
             stripped += 1;
             continue;
         }
+        cold_path();
         if let (Class::Common(common, _), None) = (c.class, c.likely)
             && !common.is_marked()
         {
@@ -138,6 +140,7 @@ fn likeliest<'p, 'b>(
     let (tuple, option_at) = match c.class {
         Class::Common(common, _) if common.is_marked() => (common.tuple(frame)?, common::OPTION_AT),
         Class::Other(place, _) => {
+            cold_path();
             let packet = candidates.others.get(usize::from(place))?;
             let option = packet.option.filter(|o| o.kind == OptionKind::Sealed)?;
             (packet.tuple, option.at.into())
@@ -201,6 +204,7 @@ struct Before<'p> {
 }
 
 /// Brings one packet to its end. An error says why it passes as it is.
+#[cold]
 #[inline(never)]
 fn settle<'p, B: PacketBuf>(
     turn: &Turn<'p>,

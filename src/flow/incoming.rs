@@ -48,7 +48,7 @@ pub struct InKey {
     /// The epoch that Kri counts in.
     pub epoch: Epoch,
     base_psntp: u16,
-    /// [`Aead::code`].
+    /// [`Aead::id`].
     aead: u16,
 }
 
@@ -57,7 +57,7 @@ impl InKey {
     #[inline]
     #[must_use]
     pub fn aead(&self) -> Aead {
-        Aead::of_code(self.aead)
+        Aead::of_kept(self.aead)
     }
 
     /// The F bit that its packets carry.
@@ -415,7 +415,7 @@ impl Incoming {
                 key.kri = found.kri;
                 key.epoch = found.epoch;
                 key.base_psntp = found.psntp;
-                key.aead = found.aead.code();
+                key.aead = found.aead.id();
             });
         }
         place.window.reset();

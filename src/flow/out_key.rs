@@ -33,21 +33,21 @@ impl OutKey {
     #[inline]
     #[must_use]
     pub fn aead(&self) -> Aead {
-        Aead::of_code((self.walk >> AEAD_SHIFT) as u16)
+        Aead::of_kept((self.walk >> AEAD_SHIFT) as u16)
     }
 
     /// Whether [`OutKey::aead`] is this one: fewer instructions than to make it out.
     #[inline]
     #[must_use]
     pub fn is_for(&self, aead: Aead) -> bool {
-        self.walk >> AEAD_SHIFT == u32::from(aead.code())
+        self.walk >> AEAD_SHIFT == u32::from(aead.id())
     }
 
     /// Makes it a key that seals with `aead`, with a walk that `random` draws.
     pub(super) fn draw_walk(&mut self, aead: Aead, random: u32) {
         let offset = random >> 16 & MASK;
         let step = (random & MASK) | 1;
-        self.walk = u32::from(aead.code()) << AEAD_SHIFT | offset << OFFSET_SHIFT | step;
+        self.walk = u32::from(aead.id()) << AEAD_SHIFT | offset << OFFSET_SHIFT | step;
     }
 
     /// The F bit of its packets: the lowest bit of Kri.

@@ -13,6 +13,7 @@
 
 use super::quiescence::{Pin, Stamp};
 use super::sync::{AtomicU8, AtomicU64, Ordering};
+use std::hint::cold_path;
 use std::marker::PhantomData;
 
 /// A state below [`LEAVING`] is the [`Pin::worker`] whose the half is.
@@ -65,6 +66,7 @@ impl<'p> Access<'p> {
             word.store(next, Ordering::Release);
             return Ok(());
         }
+        cold_path();
         word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
             .map(|_| ())
     }
@@ -99,6 +101,7 @@ impl Owner {
         if state == pin.worker() {
             Some(Access::new(true))
         } else if state == SHARED {
+            cold_path();
             Some(Access::new(false))
         } else {
             self.access_first(left, pin, state)
@@ -106,6 +109,7 @@ impl Owner {
     }
 
     /// [`Owner::access`] until the half has found its place.
+    #[cold]
     #[inline(never)]
     fn access_first<'p>(&self, left: &AtomicU64, pin: &'p Pin<'_>, seen: u8) -> Option<Access<'p>> {
         let me = pin.worker();

@@ -13,6 +13,7 @@
 
 use super::owner::Access;
 use super::sync::{AtomicU64, Ordering};
+use std::hint::cold_path;
 
 const WORDS: usize = 4;
 
@@ -93,12 +94,14 @@ impl Window {
             let tag = (seen >> 32) as u32;
             let next = if tag == block {
                 if seen & bit != 0 {
+                    cold_path();
                     return Err(Replay::Repeated);
                 }
                 seen | bit
             } else if is_older(tag, block) {
                 fresh
             } else {
+                cold_path();
                 return Err(Replay::TooOld);
             };
             match access.replace(word, seen, next) {

@@ -175,6 +175,7 @@ impl Sequence {
     }
 
     /// [`Sequence::count`] of any packet.
+    #[cold]
     #[inline(never)]
     fn count_any(&self, psntp: u16, key: KeyAge, access: Access<'_>) -> Step {
         let mut seen = self.word.load(Ordering::Acquire);

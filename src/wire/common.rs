@@ -36,20 +36,19 @@ const LEAST: usize = UPPER_AT.next_multiple_of(CHUNK);
 /// Hdr Ext Len of the header with the option.
 const UNITS: u8 = ext_len(GROWTH);
 
-/// A common frame.
+/// A common frame: its protocol, TCP or UDP, and [`MARKED`] if the sealed option is there. One byte, as each stage copies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Common {
-    /// TCP or UDP.
-    protocol: u8,
-    /// Whether the sealed option is there.
-    is_marked: bool,
-}
+pub struct Common(u8);
+
+/// No protocol that is common has this bit.
+const MARKED: u8 = 0x80;
 
 impl Common {
-    /// Recognises a common frame; `None` for others, which [`super::frame::parse`] reads.
+    /// Recognises a common frame; `None` for others, which [`super::frame::parse`] reads. `sealed` is the Option Type of sealed options; without
+    /// one a frame that has an option is not common.
     #[inline(always)]
     #[must_use]
-    pub fn parse(frame: &[u8], option_type: u8) -> Option<Self> {
+    pub fn parse(frame: &[u8], sealed: Option<u8>) -> Option<Self> {
         let head: &[u8; LEAST] = frame.first_chunk()?;
         // Ethertype, version with class and label, Payload Length.
         let start = word(head, ETHERNET_LEN - 2);
@@ -58,9 +57,9 @@ impl Common {
         }
         let end = UPPER_AT + usize::from(((start >> 48) as u16).swap_bytes());
         let mut protocol = head[NEXT_HEADER_AT];
-        let mut upper_at = UPPER_AT;
-        let is_marked = protocol == protocol::DESTINATION_OPTIONS;
-        if is_marked {
+        let (mut upper_at, mut marked) = (UPPER_AT, 0);
+        if protocol == protocol::DESTINATION_OPTIONS {
+            let option_type = sealed?;
             let head: &[u8; LEAST + GROWTH] = frame.first_chunk()?;
             let header = word(head, UPPER_AT);
             let random = u16::from_be_bytes([head[OPTION_AT + 4], head[OPTION_AT + 5]]);
@@ -70,28 +69,30 @@ impl Common {
                 return None;
             }
             protocol = header as u8;
-            upper_at += GROWTH;
+            (upper_at, marked) = (UPPER_AT + GROWTH, MARKED);
         }
         let least = match protocol {
             protocol::TCP if frame.get(upper_at + TCP_FLAGS)? & TCP_SYN == 0 => 20,
             protocol::UDP => 8,
             _ => return None,
         };
-        (upper_at + least <= end && end <= frame.len()).then_some(Self {
-            protocol,
-            is_marked,
-        })
+        (upper_at + least <= end && end <= frame.len()).then_some(Self(protocol | marked))
     }
 
     /// Whether the sealed option is there.
     #[inline]
     #[must_use]
     pub fn is_marked(self) -> bool {
-        self.is_marked
+        self.0 & MARKED != 0
+    }
+
+    #[inline]
+    fn protocol(self) -> u8 {
+        self.0 & !MARKED
     }
 
     fn upper_at(self) -> usize {
-        UPPER_AT + if self.is_marked { GROWTH } else { 0 }
+        UPPER_AT + if self.is_marked() { GROWTH } else { 0 }
     }
 
     /// The 5-tuple of this frame; `None` of another that is shorter.
@@ -99,7 +100,7 @@ impl Common {
     #[must_use]
     pub fn tuple(self, frame: &[u8]) -> Option<FiveTuple> {
         let head: &[u8; LEAST] = frame.first_chunk()?;
-        let ports = if self.is_marked {
+        let ports = if self.is_marked() {
             let head: &[u8; LEAST + GROWTH] = frame.first_chunk()?;
             head[UPPER_AT + GROWTH..].first_chunk()
         } else {
@@ -111,15 +112,15 @@ impl Common {
             dst: *head[DST_AT..].first_chunk()?,
             sport: u16::from_be_bytes([s0, s1]),
             dport: u16::from_be_bytes([d0, d1]),
-            protocol: self.protocol,
+            protocol: self.protocol(),
         })
     }
 
     /// What [`super::frame::parse`] finds in this frame; `None` of another that is shorter.
     #[must_use]
     pub fn packet(self, frame: &[u8]) -> Option<Ipv6Packet> {
-        let marked = |at: usize| self.is_marked.then_some(at as u16);
-        let named_at = if self.is_marked {
+        let marked = |at: usize| self.is_marked().then_some(at as u16);
+        let named_at = if self.is_marked() {
             UPPER_AT
         } else {
             NEXT_HEADER_AT
@@ -159,7 +160,8 @@ impl Common {
         }
         set_payload_len(frame, length);
         frame[NEXT_HEADER_AT] = protocol::DESTINATION_OPTIONS;
-        frame[UPPER_AT..OPTION_AT].copy_from_slice(&[self.protocol, UNITS, PADN, 0]);
+        let header = u32::from_le_bytes([0, UNITS, PADN, 0]) | u32::from(self.protocol());
+        *frame[UPPER_AT..].first_chunk_mut()? = header.to_le_bytes();
         *frame[OPTION_AT..].first_chunk_mut()? = *unsealed;
         frame[OPTION_AT..].first_chunk_mut()
     }
@@ -181,7 +183,7 @@ impl Common {
         *frame.first_chunk_mut()? = chunk;
         // Only now: a chunk that is read after a part of it was written waits for that to reach the cache.
         set_payload_len(frame, length);
-        frame[NEXT_HEADER_AT] = self.protocol;
+        frame[NEXT_HEADER_AT] = self.protocol();
         buf.trim_front(GROWTH);
         Some(())
     }

@@ -256,19 +256,16 @@ pub fn write_clear(option_type: u8, prseq: Prseq, f: bool, metrics: &Metrics) ->
 #[must_use]
 pub fn unsealed(option_type: u8, prseq: Prseq, f: bool, metrics: &Metrics) -> [u8; CLEAR_SIZE] {
     // In words, since bytes one by one cost as much as all else that is done to a packet's headers.
-    let be = |n: u16| u64::from(n.swap_bytes());
-    let header = u64::from_le_bytes([option_type, SEALED_LEN, VERSION << 4, 0, 0, 0, 0, 0]);
-    let random = be(prseq.get() << 1 | u16::from(f));
-    let scales = u64::from(metrics.dtlr.scale) | u64::from(metrics.dtls.scale) << 8;
-    let numbers = u64::from(metrics.global_pointer.swap_bytes())
-        | be(metrics.psntp) << 32
-        | be(metrics.psnlr) << 48;
-    let deltas = u32::from(metrics.dtlr.delta.swap_bytes())
-        | u32::from(metrics.dtls.delta.swap_bytes()) << 16;
+    let random = u64::from(prseq.get() << 1 | u16::from(f));
+    let scales = u16::from_be_bytes([metrics.dtlr.scale, metrics.dtls.scale]);
+    let to_pointer = random << 48 | u64::from(scales) << 32 | u64::from(metrics.global_pointer);
+    let numbers = u64::from(metrics.psntp) << 48 | u64::from(metrics.psnlr) << 32;
+    let deltas = u64::from(metrics.dtlr.delta) << 16 | u64::from(metrics.dtls.delta);
     let mut option = [0; CLEAR_SIZE];
-    option[..8].copy_from_slice(&(header | random << 32 | scales << 48).to_le_bytes());
-    option[8..16].copy_from_slice(&numbers.to_le_bytes());
-    option[16..].copy_from_slice(&deltas.to_le_bytes());
+    let start = u32::from_le_bytes([0, SEALED_LEN, VERSION << 4, 0]) | u32::from(option_type);
+    option[..4].copy_from_slice(&start.to_le_bytes());
+    option[4..12].copy_from_slice(&to_pointer.to_be_bytes());
+    option[12..].copy_from_slice(&(numbers | deltas).to_be_bytes());
     option
 }
 

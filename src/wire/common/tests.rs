@@ -24,7 +24,7 @@ fn udp() -> Vec<u8> {
 }
 
 fn common(frame: &[u8]) -> Common {
-    Common::parse(frame, TYPE).expect("a common frame")
+    Common::parse(frame, Some(TYPE)).expect("a common frame")
 }
 
 /// A frame with a sealed option, as the general way writes it.
@@ -49,22 +49,29 @@ fn option(prseq: u16) -> [u8; SEALED_SIZE] {
 fn what_the_appliance_writes_is_common() {
     let plain = frame(protocol::UDP, &udp(), 0);
     assert!(!common(&plain).is_marked());
-    assert!(common(&marked(&plain, &option(1))).is_marked());
+    let marked = marked(&plain, &option(1));
+    assert!(common(&marked).is_marked());
+    // Where no option is looked for.
+    assert_eq!(Common::parse(&plain, None), Some(common(&plain)));
+    assert_eq!(Common::parse(&marked, None), None);
 }
 
 #[test]
 fn a_syn_a_short_frame_and_a_link_local_source_are_not_common() {
     let mut tcp = [0; 24];
     tcp[12] = 0x50;
-    assert!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE).is_some());
+    assert!(Common::parse(&frame(protocol::TCP, &tcp, 0), Some(TYPE)).is_some());
     tcp[13] = TCP_SYN;
-    assert_eq!(Common::parse(&frame(protocol::TCP, &tcp, 0), TYPE), None);
+    assert_eq!(
+        Common::parse(&frame(protocol::TCP, &tcp, 0), Some(TYPE)),
+        None
+    );
     let plain = frame(protocol::UDP, &udp(), 0);
-    assert_eq!(Common::parse(&plain[..LEAST - 1], TYPE), None);
-    assert_eq!(Common::parse(&[], TYPE), None);
+    assert_eq!(Common::parse(&plain[..LEAST - 1], Some(TYPE)), None);
+    assert_eq!(Common::parse(&[], Some(TYPE)), None);
     let mut near = plain;
     near[SRC_AT..SRC_AT + 2].copy_from_slice(&[0xfe, 0x80]);
-    assert_eq!(Common::parse(&near, TYPE), None);
+    assert_eq!(Common::parse(&near, Some(TYPE)), None);
 }
 
 proptest! {
@@ -100,7 +107,7 @@ proptest! {
         frame[14] = class;
         frame[22..54].copy_from_slice(&addresses);
         (frame[22], frame[38]) = (first[0], first[1]);
-        if let Some(found) = Common::parse(&frame, TYPE) {
+        if let Some(found) = Common::parse(&frame, Some(TYPE)) {
             let packet = found.packet(&frame).unwrap();
             prop_assert_eq!(parse(&frame, TYPE), Ok(Parsed::Packet(packet)));
             prop_assert_eq!(found.tuple(&frame), Some(packet.tuple));
