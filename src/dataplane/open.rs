@@ -58,7 +58,6 @@ pub(super) fn open<'p, B: PacketBuf>(
             stripped += 1;
             continue;
         }
-        cold_path();
         if let (Class::Common(common, _), None) = (c.class, c.likely)
             && !common.is_marked()
         {
