@@ -116,7 +116,6 @@ pub(super) fn classify<B: PacketBuf>(
                 wanted(option).map(|()| Class::Common(common, turn.hash(&tuple)))
             }
             None => other(turn, at, frame, fates).and_then(|packet| {
-                cold_path();
                 if packet.has_option_before && grows {
                     return Err(Counter::PassedAlreadyMarked);
                 }

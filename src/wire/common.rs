@@ -36,12 +36,12 @@ const LEAST: usize = UPPER_AT.next_multiple_of(CHUNK);
 /// Hdr Ext Len of the header with the option.
 const UNITS: u8 = ext_len(GROWTH);
 
-/// A common frame: its protocol, TCP or UDP, and [`MARKED`] if the sealed option is there. One byte, as each stage copies it.
+/// In a [`Common`], that the sealed option is there: a bit that neither protocol has.
+const MARKED: u8 = 0x80;
+
+/// A common frame: its protocol, TCP or UDP, and whether the sealed option is there. One byte, as each stage copies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Common(u8);
-
-/// No protocol that is common has this bit.
-const MARKED: u8 = 0x80;
 
 impl Common {
     /// Recognises a common frame; `None` for others, which [`super::frame::parse`] reads. `sealed` is the Option Type of sealed options; without
