@@ -33,16 +33,6 @@ impl Aead {
     pub const fn id(self) -> u16 {
         self as u16
     }
-
-    /// Of an identifier, 2 bits, that was kept with a key. Memory that is all zero has no key, so what is said of it does not matter.
-    #[inline]
-    pub(crate) const fn of_kept(id: u16) -> Self {
-        match id {
-            1 => Self::Aes128Gcm,
-            2 => Self::Aes256Gcm,
-            _ => Self::ChaCha20Poly1305,
-        }
-    }
 }
 
 /// An AEAD identifier that the protocol does not use.
@@ -56,6 +46,7 @@ pub struct UnknownAead {
 impl TryFrom<u16> for Aead {
     type Error = UnknownAead;
 
+    #[inline]
     fn try_from(id: u16) -> Result<Self, UnknownAead> {
         match id {
             0x0001 => Ok(Self::Aes128Gcm),

@@ -242,7 +242,6 @@ impl<'p> Turn<'p> {
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn new_flow(&self, c: &Whole<'_>, random: u16) -> Result<&'p Entry, Counter> {
         let tuple = self.outgoing(&c.packet.tuple);

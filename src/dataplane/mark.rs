@@ -214,7 +214,6 @@ fn fresh(
     epoch_of(turn, tools, c, pair)
 }
 
-#[cold]
 #[inline(never)]
 fn epoch_of(
     turn: &Turn<'_>,
@@ -283,7 +282,6 @@ fn sending<'p>(turn: &Turn<'p>, entry: &Entry) -> Result<Access<'p>, Counter> {
 }
 
 /// [`number`] where the flow's key may be due to change.
-#[cold]
 #[inline(never)]
 fn number_under_change<'p>(
     turn: &Turn<'p>,
@@ -337,7 +335,6 @@ fn number_under_change<'p>(
 
 /// Whether the secret of a flow's key is one that nothing is to be sealed under any more. Of a key that a worker with a newer view has made
 /// this one knows nothing, and goes along.
-#[cold]
 #[inline(never)]
 fn is_gone(turn: &Turn<'_>, c: &Whole<'_>, pair: &Pair<'_>, entry: &Entry, epoch: &Epoch) -> bool {
     let snapshot = &turn.view.snapshot;
@@ -347,7 +344,6 @@ fn is_gone(turn: &Turn<'_>, c: &Whole<'_>, pair: &Pair<'_>, entry: &Entry, epoch
 }
 
 /// The packet would be longer than the outside link takes.
-#[cold]
 #[inline(never)]
 fn too_big<B: PacketBuf>(
     turn: &Turn<'_>,

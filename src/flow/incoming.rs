@@ -57,7 +57,8 @@ impl InKey {
     #[inline]
     #[must_use]
     pub fn aead(&self) -> Aead {
-        Aead::of_kept(self.aead)
+        // Memory that is all zero has no key.
+        Aead::try_from(self.aead).unwrap_or_default()
     }
 
     /// The F bit that its packets carry.

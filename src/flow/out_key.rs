@@ -33,7 +33,8 @@ impl OutKey {
     #[inline]
     #[must_use]
     pub fn aead(&self) -> Aead {
-        Aead::of_kept((self.walk >> AEAD_SHIFT) as u16)
+        // Memory that is all zero has no key.
+        Aead::try_from((self.walk >> AEAD_SHIFT) as u16).unwrap_or_default()
     }
 
     /// Whether [`OutKey::aead`] is this one: fewer instructions than to make it out.

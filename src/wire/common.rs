@@ -160,6 +160,7 @@ impl Common {
         }
         set_payload_len(frame, length);
         frame[NEXT_HEADER_AT] = protocol::DESTINATION_OPTIONS;
+        // As one word, not byte by byte.
         let header = u32::from_le_bytes([0, UNITS, PADN, 0]) | u32::from(self.protocol());
         *frame[UPPER_AT..].first_chunk_mut()? = header.to_le_bytes();
         *frame[OPTION_AT..].first_chunk_mut()? = *unsealed;
